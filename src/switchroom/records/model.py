@@ -1,0 +1,82 @@
+"""An execution's record: one row for a text turn or for a realtime call."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal
+
+import msgspec
+
+
+class ExecutionState(StrEnum):
+    INPROGRESS = "INPROGRESS"
+    FINISHED = "FINISHED"
+    ERROR = "ERROR"
+    TERMINATED = "TERMINATED"
+    TIMEOUT = "TIMEOUT"
+    STOPPED = "STOPPED"
+
+
+class Utterance(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the transcript: what was heard, with its place in the recording (milliseconds from its start)."""
+
+    role: Literal["caller", "agent"]
+    text: str
+    start_ms: int
+    end_ms: int
+    interrupted: bool = False
+
+
+class TurnTiming(msgspec.Struct, frozen=True, kw_only=True):
+    """One turn's latencies, in milliseconds from the end of the caller's speech; None where it did not happen."""
+
+    turn: int
+    endpoint_ms: float | None = None
+    """VAD decided that the caller stopped."""
+    transcript_ms: float | None = None
+    first_token_ms: float | None = None
+    first_audio_ms: float | None = None
+    """First frame of the answer handed to the transport: what the caller waits for."""
+    interrupted: bool = False
+
+
+class Recording(msgspec.Struct, frozen=True, kw_only=True):
+    """Audio of a call. `blob` is a name in the blob store; channel 0 is the caller, 1 the agent."""
+
+    blob: str
+    format: str
+    sample_rate: int
+    channels: int
+    duration_ms: int
+    bytes: int
+
+
+class Execution(msgspec.Struct, kw_only=True):
+    """A record. Times are Unix milliseconds, 0 where it has not happened. `id` is a UUID.
+
+    `kind` is `turn` or `realtime`. For a realtime call there is one row an attempt: `task_id`, `attempt`,
+    `caller_id`, `form`, `memory` (the state as it was enqueued), and at the end `end_reason` and `detail`.
+    `nodes` is the trace: the engine's finished nodes in order.
+    """
+
+    id: str
+    flow_id: str
+    session_id: str
+    kind: Literal["turn", "realtime"]
+    state: ExecutionState = ExecutionState.INPROGRESS
+    graph_hash: str = ""
+    created_ms: int = 0
+    updated_ms: int = 0
+    stopped_ms: int = 0
+    task_id: str = ""
+    attempt: int = 0
+    caller_id: str = ""
+    form: dict[str, Any] = {}
+    memory: dict[str, Any] = {}
+    final_state: dict[str, Any] = {}
+    nodes: list[dict[str, Any]] = []
+    transcript: list[Utterance] = []
+    timings: list[TurnTiming] = []
+    recording: Recording | None = None
+    end_reason: str = ""
+    detail: str = ""
