@@ -17,6 +17,33 @@ class ExecutionState(StrEnum):
     STOPPED = "STOPPED"
 
 
+_RUNNING = frozenset({ExecutionState.INPROGRESS, ExecutionState.STOPPED})
+
+
+def is_final(state: ExecutionState) -> bool:
+    """Whether a row in this state never changes again. STOPPED waits for a human, so it is not."""
+    return state not in _RUNNING
+
+
+_STATE_OF_END = {
+    "completed": ExecutionState.FINISHED,
+    "transferred": ExecutionState.FINISHED,
+    "timeout": ExecutionState.TIMEOUT,
+    "expired": ExecutionState.TIMEOUT,
+    "no_answer": ExecutionState.TIMEOUT,
+    "cancelled": ExecutionState.TERMINATED,
+    "removed": ExecutionState.TERMINATED,
+    "abandoned": ExecutionState.TERMINATED,
+    "rejected": ExecutionState.TERMINATED,
+    "busy": ExecutionState.TERMINATED,
+}
+
+
+def state_of_end(end_reason: str) -> ExecutionState:
+    """The record's state for a call's end reason; whatever is not in the closed set is an ERROR, as `failed` is."""
+    return _STATE_OF_END.get(end_reason, ExecutionState.ERROR)
+
+
 class Utterance(msgspec.Struct, frozen=True, kw_only=True):
     """A line of the transcript: what was heard, with its place in the recording (milliseconds from its start)."""
 

@@ -1,0 +1,77 @@
+"""Every change of a record, as one server-side script: the row and all its indexes, or nothing."""
+
+from __future__ import annotations
+
+from switchroom.store import Script
+
+WRITE = Script("""
+-- KEYS: row, all, session, task, one a state. ARGV: id, state's number, created, updated, body, session id,
+-- task id, recording or '', create, updated as the writer saw it or 0, number of states, then final or not a state.
+local row = KEYS[1]
+local old = redis.call('HMGET', row, 'state', 'updated')
+local states = tonumber(ARGV[11])
+if old[1] then
+  if ARGV[11 + tonumber(old[1])] == '1' then return 0 end
+  if ARGV[10] ~= '0' and ARGV[10] ~= old[2] then return 0 end
+  if old[1] ~= ARGV[2] then redis.call('ZREM', KEYS[4 + tonumber(old[1])], ARGV[1]) end
+elseif ARGV[9] ~= '1' then
+  return 0
+end
+redis.call('HSET', row, 'state', ARGV[2], 'updated', ARGV[4], 'body', ARGV[5])
+if ARGV[8] ~= '' then redis.call('HSET', row, 'recording', ARGV[8]) end
+redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])
+if ARGV[6] ~= '' then redis.call('ZADD', KEYS[3], ARGV[3], ARGV[1]) end
+if ARGV[7] ~= '' then redis.call('ZADD', KEYS[4], ARGV[3], ARGV[1]) end
+redis.call('ZADD', KEYS[4 + tonumber(ARGV[2])], ARGV[3], ARGV[1])
+return 1
+""")
+
+ATTACH = Script("""
+-- KEYS: row. ARGV: recording.
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+return redis.call('HSETNX', KEYS[1], 'recording', ARGV[1])
+""")
+
+DELETE = Script("""
+-- KEYS: row, then every index that may hold it. ARGV: id.
+for i = 2, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
+return redis.call('DEL', KEYS[1])
+""")
+
+SELECT = Script("""
+-- KEYS: the indexes that must all hold a row. ARGV: lowest and highest score, offset, limit.
+-- Reply: how many match (only counted when limit is 0), then id, score, id, score, … from the newest.
+-- The smallest index is walked, the others are asked; `all` holds every row, so it is never worth asking.
+local base, size = 1, nil
+for i = 1, #KEYS do
+  local n = redis.call('ZCARD', KEYS[i])
+  if size == nil or n < size then base, size = i, n end
+end
+local others = {}
+for i = 2, #KEYS do if i ~= base then others[#others + 1] = KEYS[i] end end
+local offset, limit = tonumber(ARGV[3]), tonumber(ARGV[4])
+if #others == 0 then
+  if limit == 0 then return {redis.call('ZCOUNT', KEYS[base], ARGV[1], ARGV[2])} end
+  local rows = redis.call('ZREVRANGEBYSCORE', KEYS[base], ARGV[2], ARGV[1], 'WITHSCORES', 'LIMIT', offset, limit)
+  table.insert(rows, 1, 0)
+  return rows
+end
+local found, reply = 0, {0}
+local rows = redis.call('ZREVRANGEBYSCORE', KEYS[base], ARGV[2], ARGV[1], 'WITHSCORES')
+for i = 1, #rows, 2 do
+  local hit = true
+  for _, other in ipairs(others) do
+    if not redis.call('ZSCORE', other, rows[i]) then hit = false break end
+  end
+  if hit then
+    found = found + 1
+    if found > offset and #reply < 1 + 2 * limit then
+      reply[#reply + 1] = rows[i]
+      reply[#reply + 1] = rows[i + 1]
+      if #reply >= 1 + 2 * limit and limit > 0 then break end
+    end
+  end
+end
+reply[1] = found
+return reply
+""")

@@ -1,0 +1,87 @@
+"""Every key name of the store, one function a key. Nothing else builds a key.
+
+All keys of one flow share the hash tag `{flow_id}`, so that one flow lives in one slot of a cluster and a script may
+touch all of them. Flow and task IDs are ours or match `[A-Za-z0-9_-]{1,64}`, so that no key can be forged by a name.
+"""
+
+from __future__ import annotations
+
+# --- queue: one flow's calls ---------------------------------------------------------------------------------------
+
+
+def flow(flow_id: str) -> str:
+    """Prefix of a flow's queue keys; the queue's scripts append the suffixes below."""
+    return f"sr:{{{flow_id}}}:"
+
+
+CALL = "c:"  # + task ID: hash, a call's record
+PENDING = "pending"  # sorted set: task IDs by priority, then sequence
+SCHEDULED = "scheduled"  # sorted set: task IDs by due time
+HELD = "held"  # sorted set: task IDs by the end of their lease
+WRAPUP = "wrapup"  # sorted set: task IDs by the end of their wrap-up
+EXPIRY = "expiry"  # sorted set: waiting task IDs by `expiresAt`
+JOINED = "joined"  # sorted set: pending task IDs whose caller is connected and waits, in queue order
+IDS = "ids"  # hash: caller ID -> its task that has not ended
+IDEMPOTENCY = "idem:"  # + key: string, the digest and the answer
+EVENTS = "events"  # stream: every change of state; webhooks, sockets and records read it
+CONFIG = "conf"  # hash: enabled, lines and the like, and the sequence
+STATS = "stats"  # hash: counters; + ":" + yyyymmdd for a day's
+ENDED = "ended"  # sorted set: ended task IDs by their end, for retention
+WAKE = "wake"  # list: one token wakes one waiting holder
+
+
+def queue_events(flow_id: str) -> str:
+    return flow(flow_id) + EVENTS
+
+
+def queue_wake(flow_id: str) -> str:
+    return flow(flow_id) + WAKE
+
+
+def queue_flows() -> str:
+    """Set: the flows that ever had a call."""
+    return "sr:queue:flows"
+
+
+# --- records: one flow's executions --------------------------------------------------------------------------------
+
+
+def execution(flow_id: str, execution_id: str) -> str:
+    """Hash: a record's row."""
+    return f"sr:{{{flow_id}}}:x:{execution_id}"
+
+
+def execution_index(flow_id: str, kind: str, value: str = "") -> str:
+    """Sorted set: record IDs by their creation; `kind` is `all`, `state`, `session` or `task`."""
+    return f"sr:{{{flow_id}}}:xi:{kind}:{value}"
+
+
+def execution_flow(execution_id: str) -> str:
+    """String: the flow of a record."""
+    return f"sr:xf:{execution_id}"
+
+
+def execution_flows() -> str:
+    """Set: the flows that ever had a record."""
+    return "sr:records:flows"
+
+
+# --- access --------------------------------------------------------------------------------------------------------
+
+
+def access_keys() -> str:
+    """Hash: key ID -> a stored API key (its digest, never itself)."""
+    return "sr:access:keys"
+
+
+# --- gateway: text conversations -----------------------------------------------------------------------------------
+
+
+def session(flow_id: str, session_id: str) -> str:
+    """String: a text conversation between its turns."""
+    return f"sr:{{{flow_id}}}:session:{session_id}"
+
+
+def session_lock(flow_id: str, session_id: str) -> str:
+    """String: who runs a turn of this conversation now."""
+    return f"sr:{{{flow_id}}}:turn:{session_id}"
