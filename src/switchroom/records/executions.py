@@ -68,7 +68,8 @@ class Executions:
         return await self._write(execution)
 
     async def finish(self, execution: Execution, state: ExecutionState) -> bool:
-        """Write the row for the last time, with its final `state`. False if it was final already: the first end stands."""
+        """Write the row for the last time, with its final `state`. False if it was final already: the first end
+        stands."""
         execution.state = state
         execution.updated_ms = _now_ms()
         if is_final(state):
@@ -96,7 +97,7 @@ class Executions:
         rows = await self._rows(flow_id, [one.decode() for one in ids])
         return [row for row in rows if row is not None]
 
-    async def list(self, wanted: ExecutionFilter, *, page: int = 1, limit: int = 10) -> tuple[list[Execution], int]:
+    async def search(self, wanted: ExecutionFilter, *, page: int = 1, limit: int = 10) -> tuple[list[Execution], int]:
         """One page (from 1) of rows, newest first, and how many rows match in all."""
         if wanted.id is not None:
             row = await self.get(wanted.id)
@@ -120,7 +121,7 @@ class Executions:
     async def export(self, wanted: ExecutionFilter) -> AsyncIterator[Execution]:
         """Every matching row, newest first, read in bounded pieces."""
         if wanted.id is not None:
-            for row in (await self.list(wanted))[0]:
+            for row in (await self.search(wanted))[0]:
                 yield row
             return
         batch: list[tuple[str, str]] = []
@@ -212,17 +213,17 @@ class Executions:
         await self._store.call("DEL", keys.execution_flow(execution_id))
         return int(gone)
 
-    async def _rows(self, flow_id: str, ids: Sequence[str]) -> Sequence[Execution | None]:
+    async def _rows(self, flow_id: str, ids: Sequence[str]) -> list[Execution | None]:
         replies = await asyncio.gather(
             *(self._store.call("HMGET", keys.execution(flow_id, one), "body", "recording") for one in ids)
         )
         return [_row(body, recording) for body, recording in replies]
 
-    async def _load(self, places: Sequence[tuple[str, str]]) -> Sequence[Execution]:
+    async def _load(self, places: Sequence[tuple[str, str]]) -> list[Execution]:
         found = await asyncio.gather(*(self._rows(flow_id, [one]) for flow_id, one in places))
         return [row for (row,) in found if row is not None]
 
-    async def _flows(self, wanted: ExecutionFilter) -> Sequence[str]:
+    async def _flows(self, wanted: ExecutionFilter) -> list[str]:
         if wanted.flow_id is not None:
             return [wanted.flow_id]
         members = await self._store.call("SMEMBERS", keys.execution_flows())
@@ -246,9 +247,7 @@ class Executions:
                 heads[flow_id] = await self._ids(flow_id, wanted, offsets[flow_id], size)
             yield flow_id, execution_id
 
-    async def _ids(
-        self, flow_id: str, wanted: ExecutionFilter, offset: int, limit: int
-    ) -> list[tuple[str, int]]:
+    async def _ids(self, flow_id: str, wanted: ExecutionFilter, offset: int, limit: int) -> list[tuple[str, int]]:
         _, *pairs = await self._select(flow_id, wanted, offset, limit)
         return [(pairs[i].decode(), int(pairs[i + 1])) for i in range(0, len(pairs), 2)]
 
@@ -270,7 +269,7 @@ class Executions:
         )
         return reply
 
-    def _indexes(self, flow_id: str, session_id: str, task_id: str) -> Sequence[str]:
+    def _indexes(self, flow_id: str, session_id: str, task_id: str) -> list[str]:
         return [
             keys.execution_index(flow_id, "all"),
             keys.execution_index(flow_id, "session", session_id),
