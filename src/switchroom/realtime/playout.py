@@ -1,0 +1,126 @@
+"""What the agent says, on its way out, and how much of it was really heard.
+
+The transport pulls one frame every 20 ms. A barge-in empties the queue at once: what was not pulled was not heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from switchroom.realtime.audio import FRAME, SILENCE, Samples
+
+
+class _Segment:
+    """A clause on its way out. `text` is what its samples say."""
+
+    __slots__ = ("on_first", "position", "samples", "text")
+
+    def __init__(self, samples: Samples, text: str, on_first: Callable[[], None] | None) -> None:
+        self.samples = samples
+        self.text = text
+        self.on_first = on_first
+        self.position = 0
+
+    def heard_text(self) -> str:
+        """The words whose audio has left, by the share of the samples."""
+        words = self.text.split()
+        if self.position >= self.samples.size:
+            return self.text
+        return " ".join(words[: int(len(words) * self.position / max(1, self.samples.size))])
+
+
+class Playout:
+    """The agent's queue of audio. One reader (the transport), one writer (the engine), both on the loop.
+
+    `tap` gets every frame that leaves, silence too: the recorder's clock. At most `limit_s` seconds wait.
+    """
+
+    def __init__(self, *, limit_s: float = 120.0) -> None:
+        self._segments: deque[_Segment] = deque()
+        self._heard: list[str] = []
+        self._limit = int(limit_s * 48_000)
+        self._queued = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._background: Callable[[], Samples] | None = None
+        self.tap: Callable[[Samples], None] | None = None
+        self.dropped_samples = 0
+        self.generation = 0
+        """Grows with every `clear`: audio made for an older generation is not taken any more."""
+
+    @property
+    def speaking(self) -> bool:
+        return bool(self._segments)
+
+    @property
+    def queued_ms(self) -> int:
+        return self._queued // 48
+
+    def say(self, samples: Samples, text: str, *, generation: int, on_first: Callable[[], None] | None = None) -> bool:
+        """Queue a clause (48 kHz). False: it is stale, or there is no room."""
+        if generation != self.generation:
+            return False
+        if self._queued + samples.size > self._limit:
+            self.dropped_samples += samples.size
+            return False
+        self._segments.append(_Segment(samples, text, on_first))
+        self._queued += samples.size
+        self._idle.clear()
+        return True
+
+    def hold(self, background: Callable[[], Samples] | None) -> None:
+        """What sounds while nothing is said: a hold tone, or None for silence."""
+        self._background = background
+
+    def take_heard(self) -> str:
+        """The text that was heard since the last call of this."""
+        text = " ".join(part for part in self._heard if part)
+        self._heard.clear()
+        return text
+
+    def clear(self) -> None:
+        """Stop at once. What of the running clause had left counts as heard."""
+        self.generation += 1
+        if self._segments and self._segments[0].position:
+            self._heard.append(self._segments[0].heard_text())
+        self._segments.clear()
+        self._queued = 0
+        self._idle.set()
+
+    async def drained(self) -> None:
+        """Wait until everything queued has left."""
+        await self._idle.wait()
+
+    def next_frame(self) -> Samples:
+        """The next 20 ms for the transport."""
+        frame = self._next()
+        if self.tap is not None:
+            self.tap(frame)
+        return frame
+
+    def _next(self) -> Samples:
+        if not self._segments:
+            return self._background() if self._background is not None else SILENCE
+        parts: list[Samples] = []
+        need = FRAME
+        while need and self._segments:
+            segment = self._segments[0]
+            if segment.position == 0 and segment.on_first is not None:
+                segment.on_first()
+            piece = segment.samples[segment.position : segment.position + need]
+            segment.position += piece.size
+            self._queued -= piece.size
+            need -= piece.size
+            parts.append(piece)
+            if segment.position >= segment.samples.size:
+                self._heard.append(segment.text)
+                self._segments.popleft()
+        if not self._segments:
+            self._idle.set()
+        if need:
+            parts.append(SILENCE[:need])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -1,0 +1,64 @@
+"""What an operator can set about live calls. The composition root fills it from environment and TOML."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class IceServer(BaseModel):
+    """A STUN or TURN server, as in the W3C's `RTCIceServer`: `stun:host:port` or `turn:host:port?transport=udp`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    urls: list[str]
+    username: str | None = None
+    credential: str | None = None
+
+
+class MediaSettings(BaseModel):
+    """Settings of one media process. Durations carry their unit in their name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_legs: int = Field(default=8, ge=1, le=200)
+    """Live legs that this process takes; measured: a local-engine call costs about a fifth of a core."""
+    max_loop_lag_ms: float = Field(default=100.0, gt=0)
+    """Above this lag of the event loop the process takes no new leg."""
+
+    ice_servers: list[IceServer] = []
+    """None by default: nobody outside is asked for our address."""
+    media_loopback: bool = False
+    """Offer 127.0.0.1 besides the host's addresses. Without any other interface it is offered anyway."""
+    connect_timeout_s: float = Field(default=15.0, gt=0)
+    """From the SDP answer to flowing media."""
+    dead_peer_s: float = Field(default=3.0, gt=0)
+    """Neither audio nor a message from the caller for so long: the leg is lost."""
+    reconnect_grace_s: float = Field(default=12.0, ge=0)
+    """A call whose leg was lost is kept so long for the caller's client to come back."""
+    wait_for_line_s: float = Field(default=900.0, gt=0)
+    """A connected caller waits at most so long for a free line."""
+
+    lease_ms: int = Field(default=5000, ge=1000)
+    heartbeat_s: float = Field(default=1.5, gt=0)
+    drain_s: float = Field(default=30.0, ge=0)
+    """On a stop, live calls may end by themselves within this time; then they are handed back."""
+    max_call_s: float = Field(default=3600.0, gt=0)
+
+    hangover_ms: int = Field(default=320, ge=96)
+    """Silence that ends the caller's utterance."""
+    speculative_ms: int = Field(default=96, ge=32)
+    """Silence after which the final decode already starts; thrown away if the caller goes on."""
+    silence_s: float = Field(default=8.0, gt=0)
+    """Nobody says anything for so long: the agent asks whether the caller is still there."""
+    silence_prompts: int = Field(default=2, ge=0)
+    """So many questions without an answer, then the call ends."""
+    silence_prompt_text: str = "Are you still there?"
+    silence_goodbye_text: str = "I cannot hear you, so I will hang up now. Goodbye."
+    failure_text: str = "I am sorry, something went wrong on our side. Goodbye."
+
+    record_calls: bool = True
+    record_rate: int = Field(default=16000, ge=8000, le=48000)
+    clause_timeout_s: float = Field(default=20.0, gt=0)
+    """Deadline for one clause of the agent's voice."""
+    speech_threads: int = Field(default=2, ge=1, le=16)
+    """Threads for voice detection and resampling; recognition has one of its own."""

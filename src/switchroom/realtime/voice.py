@@ -1,0 +1,115 @@
+"""The two seams of a live call: how audio comes and goes (`Transport`), and who talks (`VoiceEngine`).
+
+No event name of any wire protocol passes through here: a transport or an engine for another protocol is one more
+file, and neither the call, the flow engine nor a record notices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from switchroom.engine.events import NodeFinished
+from switchroom.realtime.audio import Samples
+from switchroom.realtime.playout import Playout
+from switchroom.records.model import TurnTiming
+
+
+class CallerSpeaking(msgspec.Struct, frozen=True, kw_only=True):
+    """The caller began or stopped to speak, as voice detection sees it."""
+
+    active: bool
+
+
+class AgentSpeaking(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent's voice began to leave or has ended."""
+
+    active: bool
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """Words of the transcript. Not `final`: a guess that a later one with the same `start_ms` replaces.
+
+    For the agent, `text` is what was played out, cut where the caller interrupted. Times are milliseconds from
+    the moment the call went live.
+    """
+
+    role: Literal["caller", "agent"]
+    text: str
+    final: bool
+    start_ms: int
+    end_ms: int
+    interrupted: bool = False
+
+
+class TurnDone(msgspec.Struct, frozen=True, kw_only=True):
+    """A turn's latencies are known."""
+
+    timing: TurnTiming
+
+
+class NodeDone(msgspec.Struct, frozen=True, kw_only=True):
+    """A node of the flow was run."""
+
+    node: NodeFinished
+
+
+class Concluded(msgspec.Struct, frozen=True, kw_only=True):
+    """The engine has nothing more to say: the call is to end. `failed` carries the true cause in `detail`."""
+
+    cause: Literal["finished", "silence", "too_long", "failed"]
+    detail: str = ""
+
+
+VoiceEvent = CallerSpeaking | AgentSpeaking | Said | TurnDone | NodeDone | Concluded
+Emit = Callable[[VoiceEvent], None]
+"""Takes an event of the engine; must not block and not raise."""
+
+
+class VoiceEngine(Protocol):
+    """Holds one conversation: hears the caller, speaks through a `Playout`."""
+
+    def hear(self, frame: Samples) -> None:
+        """One 20 ms frame of the caller, 48 kHz mono. Called on the loop, must not block."""
+        ...
+
+    async def run(self, playout: Playout, emit: Emit) -> Concluded:
+        """Talk until there is nothing more to say. Cancelling it ends the conversation at once."""
+        ...
+
+    def pause(self) -> None:
+        """The leg is lost: stop talking and stop counting silence."""
+        ...
+
+    def resume(self) -> None:
+        """The caller is back."""
+        ...
+
+    def leave(self) -> None:
+        """The call ends now: settle what was heard of the running utterance, emit it, say no more."""
+        ...
+
+
+class Transport(Protocol):
+    """One leg: a caller's audio both ways, and a side channel for events."""
+
+    connected: asyncio.Event
+    """Set once media can flow."""
+    gone: asyncio.Event
+    """Set when the peer left or died; `gone_cause` says how."""
+    gone_cause: Literal["", "hung_up", "dead", "failed"]
+
+    def start(self, playout: Playout, on_frame: Callable[[Samples], None]) -> None:
+        """Play from `playout` from now on; hand each frame of the caller to `on_frame`."""
+        ...
+
+    def send_event(self, event: dict[str, Any]) -> None:
+        """Tell the caller's client. Best effort: a full or missing channel drops and counts it."""
+        ...
+
+    async def close(self) -> None:
+        """Free everything. Idempotent."""
+        ...
