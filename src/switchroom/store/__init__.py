@@ -1,1 +1,8 @@
+"""The store: a connection that batches, the embedded server, key names, scripts, blobs."""
 
+from switchroom.store.blobs import Blobs
+from switchroom.store.embedded import EmbeddedServer
+from switchroom.store.script import Script
+from switchroom.store.store import Store
+
+__all__ = ["Blobs", "EmbeddedServer", "Script", "Store"]

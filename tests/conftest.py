@@ -1,0 +1,61 @@
+"""Fixtures for every room: a real embedded server of the test process's own, and a guard on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import uvloop
+from blockbuster import BlockBuster
+
+from switchroom.store import EmbeddedServer, Store
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls() -> Iterator[None]:
+    """Fails a test in which our code blocks the event loop (sleeps, file or socket calls on the loop's thread)."""
+    guard = BlockBuster(scanned_modules=["switchroom"])
+    guard.activate()
+    try:
+        yield
+    finally:
+        guard.deactivate()
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """The URL of an embedded Valkey that this test process owns alone."""
+    folder = Path(tempfile.mkdtemp(prefix="switchroom-test-"))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        server = EmbeddedServer(folder, fsync="everysec")
+        runner.run(server.start())
+        try:
+            yield server.url
+        finally:
+            with contextlib.suppress(Exception):
+                runner.run(server.stop())
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+async def store(server_url: str) -> AsyncIterator[Store]:
+    """A connected store, emptied for each test."""
+    store = await Store.connect(server_url)
+    await store.call("FLUSHALL")
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, object]:
+    """Tests run on the loop that the product runs on."""
+    return {"uvloop": uvloop.new_event_loop}
