@@ -24,8 +24,13 @@ from switchroom.store import Blobs, Store, keys
 
 
 @pytest.fixture
-def executions(store: Store, data_dir: Path) -> Executions:
-    return Executions(store, Blobs(data_dir / "blobs"))
+def blobs(data_dir: Path) -> Blobs:
+    return Blobs(data_dir / "blobs")
+
+
+@pytest.fixture
+def executions(store: Store, blobs: Blobs) -> Executions:
+    return Executions(store, blobs)
 
 
 def row(**members: object) -> Execution:
@@ -79,12 +84,11 @@ async def test_a_stopped_row_waits_and_goes_on(executions: Executions) -> None:
     assert (found, total) == ([], 0)
 
 
-async def test_a_recording_can_follow_the_end(executions: Executions, data_dir: Path) -> None:
-    blobs = Blobs(data_dir / "blobs")
+async def test_a_recording_can_follow_the_end(executions: Executions, blobs: Blobs) -> None:
     ended = row()
     await executions.begin(ended)
     await executions.finish(ended, ExecutionState.FINISHED)
-    name, path = blobs.new("wav")
+    name, path = await asyncio.to_thread(blobs.new, "wav")
     audio = Recording(blob=name, format="wav", sample_rate=16000, channels=2, duration_ms=10, bytes=684)
     assert await executions.attach_recording(ended, audio)
     assert not await executions.attach_recording(ended, Recording(**{**_asdict(audio), "bytes": 1}))
@@ -213,9 +217,8 @@ async def test_closing_a_lost_call_loses_no_write_of_its_holder(executions: Exec
     assert stored.nodes == [{"turn": saved}]
 
 
-async def test_prune_keeps_what_is_young_or_runs(executions: Executions, data_dir: Path) -> None:
-    blobs = Blobs(data_dir / "blobs")
-    name, path = blobs.new("wav")
+async def test_prune_keeps_what_is_young_or_runs(executions: Executions, blobs: Blobs) -> None:
+    name, path = await asyncio.to_thread(blobs.new, "wav")
     old = [row(created_ms=1000 + i) for i in range(450)]
     old[3].recording = Recording(blob=name, format="wav", sample_rate=16000, channels=2, duration_ms=1, bytes=44)
     running = [row(created_ms=500), row(created_ms=1100)]
@@ -232,7 +235,13 @@ async def test_prune_keeps_what_is_young_or_runs(executions: Executions, data_di
 
 @pytest.mark.parametrize(
     ("reason", "state"),
-    [("completed", "FINISHED"), ("cancelled", "TERMINATED"), ("timeout", "TIMEOUT"), ("failed", "ERROR"), ("?", "ERROR")],
+    [
+        ("completed", "FINISHED"),
+        ("cancelled", "TERMINATED"),
+        ("timeout", "TIMEOUT"),
+        ("failed", "ERROR"),
+        ("?", "ERROR"),
+    ],
 )
 def test_state_of_an_end(reason: str, state: str) -> None:
     assert state_of_end(reason) == state

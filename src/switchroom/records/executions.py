@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 
 import msgspec
 
-from switchroom.errors import Conflict
 from switchroom.records import scripts
 from switchroom.records.model import Execution, ExecutionState, Recording, is_final, state_of_end
 from switchroom.store import Blobs, Store, keys
@@ -23,12 +22,26 @@ log = logging.getLogger(__name__)
 STATES = tuple(ExecutionState)
 """A row keeps its state as its place here (from 1), which is also the order of the state indexes' keys."""
 
+_FINAL = tuple("1" if is_final(state) else "0" for state in STATES)
+
 _CHUNK = 200
 """Rows asked for at a time while flows are merged, exported or pruned: bounds a script's time in the server."""
 
 _decode = msgspec.msgpack.Decoder(Execution).decode
 _decode_recording = msgspec.msgpack.Decoder(Recording).decode
 _encode = msgspec.msgpack.Encoder().encode
+
+
+class _End(msgspec.Struct, frozen=True, kw_only=True):
+    """How a row was ended by somebody other than its writer."""
+
+    state: ExecutionState
+    reason: str
+    detail: str
+    at_ms: int
+
+
+_decode_end = msgspec.msgpack.Decoder(_End).decode
 
 
 class ExecutionFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +108,7 @@ class Executions:
         """All attempts of a call, oldest first."""
         ids = await self._store.call("ZRANGE", keys.execution_index(flow_id, "task", task_id), "0", "-1")
         rows = await self._rows(flow_id, [one.decode() for one in ids])
-        return [row for row in rows if row is not None]
+        return sorted((row for row in rows if row is not None), key=lambda row: (row.attempt, row.created_ms))
 
     async def search(self, wanted: ExecutionFilter, *, page: int = 1, limit: int = 10) -> tuple[list[Execution], int]:
         """One page (from 1) of rows, newest first, and how many rows match in all."""
@@ -144,18 +157,21 @@ class Executions:
 
         Returns how many rows were ended: 0 if there was none or it ended by itself meanwhile.
         """
-        closed = 0
-        for _ in range(5):
-            open_rows = [r for r in await self.find(flow_id, task_id) if r.attempt == attempt and not is_final(r.state)]
-            if not open_rows:
-                return closed
-            for row in open_rows:
-                seen_ms = row.updated_ms
-                row.state = state_of_end(reason)
-                row.end_reason, row.detail = reason, detail
-                row.updated_ms = row.stopped_ms = max(_now_ms(), seen_ms + 1)
-                closed += await self._write(row, seen_ms=seen_ms)
-        raise Conflict(f"The record of {task_id}, attempt {attempt}, is still being written.", code="record_busy")
+        lost = [row for row in await self.find(flow_id, task_id) if row.attempt == attempt and not is_final(row.state)]
+        state = state_of_end(reason)
+        end = _encode(_End(state=state, reason=reason, detail=detail, at_ms=_now_ms()))
+        state_keys = [keys.execution_index(flow_id, "state", one) for one in STATES]
+        replies = await asyncio.gather(
+            *(
+                self._store.run(
+                    scripts.CLOSE,
+                    keys=[keys.execution(flow_id, row.id), *state_keys],
+                    args=[row.id, _number(state), end, *_FINAL],
+                )
+                for row in lost
+            )
+        )
+        return sum(replies)
 
     async def prune(self, older_than_ms: int) -> int:
         """Delete the ended rows created before this Unix time, with their recordings; how many there were."""
@@ -172,7 +188,7 @@ class Executions:
             log.info("executions pruned", extra={"count": pruned, "older_than_ms": older_than_ms})
         return pruned
 
-    async def _write(self, row: Execution, *, create: bool = False, seen_ms: int = 0) -> bool:
+    async def _write(self, row: Execution, *, create: bool = False) -> bool:
         recording, row.recording = row.recording, None
         try:
             body = _encode(row)
@@ -184,17 +200,14 @@ class Executions:
             keys=[keys.execution(flow_id, row.id), *self._indexes(flow_id, row.session_id, row.task_id)],
             args=[
                 row.id,
-                str(STATES.index(row.state) + 1),
+                _number(row.state),
                 str(row.created_ms),
-                str(row.updated_ms),
                 body,
                 row.session_id,
                 row.task_id,
                 _encode(recording) if recording is not None else b"",
                 "1" if create else "0",
-                str(seen_ms),
-                str(len(STATES)),
-                *("1" if is_final(state) else "0" for state in STATES),
+                *_FINAL,
             ],
         )
         return bool(reply)
@@ -215,9 +228,9 @@ class Executions:
 
     async def _rows(self, flow_id: str, ids: Sequence[str]) -> list[Execution | None]:
         replies = await asyncio.gather(
-            *(self._store.call("HMGET", keys.execution(flow_id, one), "body", "recording") for one in ids)
+            *(self._store.call("HMGET", keys.execution(flow_id, one), "body", "recording", "end") for one in ids)
         )
-        return [_row(body, recording) for body, recording in replies]
+        return [_row(*reply) for reply in replies]
 
     async def _load(self, places: Sequence[tuple[str, str]]) -> list[Execution]:
         found = await asyncio.gather(*(self._rows(flow_id, [one]) for flow_id, one in places))
@@ -278,13 +291,21 @@ class Executions:
         ]
 
 
-def _row(body: bytes | None, recording: bytes | None) -> Execution | None:
+def _row(body: bytes | None, recording: bytes | None, end: bytes | None) -> Execution | None:
     if body is None:
         return None
     row = _decode(body)
     if recording:
         row.recording = _decode_recording(recording)
+    if end:
+        how = _decode_end(end)
+        row.state, row.end_reason, row.detail = how.state, how.reason, how.detail
+        row.updated_ms = row.stopped_ms = how.at_ms
     return row
+
+
+def _number(state: ExecutionState) -> str:
+    return str(STATES.index(state) + 1)
 
 
 def _matches(row: Execution, wanted: ExecutionFilter) -> bool:

@@ -5,24 +5,33 @@ from __future__ import annotations
 from switchroom.store import Script
 
 WRITE = Script("""
--- KEYS: row, all, session, task, one a state. ARGV: id, state's number, created, updated, body, session id,
--- task id, recording or '', create, updated as the writer saw it or 0, number of states, then final or not a state.
+-- KEYS: row, all, session, task, one a state. ARGV: id, state's number, created, body, session id, task id,
+-- recording or '', create, then final or not a state.
 local row = KEYS[1]
-local old = redis.call('HMGET', row, 'state', 'updated')
-local states = tonumber(ARGV[11])
-if old[1] then
-  if ARGV[11 + tonumber(old[1])] == '1' then return 0 end
-  if ARGV[10] ~= '0' and ARGV[10] ~= old[2] then return 0 end
-  if old[1] ~= ARGV[2] then redis.call('ZREM', KEYS[4 + tonumber(old[1])], ARGV[1]) end
-elseif ARGV[9] ~= '1' then
+local old = redis.call('HGET', row, 'state')
+if old then
+  if ARGV[8 + tonumber(old)] == '1' then return 0 end
+  if old ~= ARGV[2] then redis.call('ZREM', KEYS[4 + tonumber(old)], ARGV[1]) end
+elseif ARGV[8] ~= '1' then
   return 0
 end
-redis.call('HSET', row, 'state', ARGV[2], 'updated', ARGV[4], 'body', ARGV[5])
-if ARGV[8] ~= '' then redis.call('HSET', row, 'recording', ARGV[8]) end
+redis.call('HSET', row, 'state', ARGV[2], 'body', ARGV[4])
+if ARGV[7] ~= '' then redis.call('HSET', row, 'recording', ARGV[7]) end
 redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])
-if ARGV[6] ~= '' then redis.call('ZADD', KEYS[3], ARGV[3], ARGV[1]) end
-if ARGV[7] ~= '' then redis.call('ZADD', KEYS[4], ARGV[3], ARGV[1]) end
+if ARGV[5] ~= '' then redis.call('ZADD', KEYS[3], ARGV[3], ARGV[1]) end
+if ARGV[6] ~= '' then redis.call('ZADD', KEYS[4], ARGV[3], ARGV[1]) end
 redis.call('ZADD', KEYS[4 + tonumber(ARGV[2])], ARGV[3], ARGV[1])
+return 1
+""")
+
+CLOSE = Script("""
+-- KEYS: row, one a state. ARGV: id, state's number, the end, then final or not a state.
+-- The end stands beside the body, so that the last turn that the holder saved stays.
+local old = redis.call('HGET', KEYS[1], 'state')
+if not old or ARGV[3 + tonumber(old)] == '1' then return 0 end
+redis.call('HSET', KEYS[1], 'state', ARGV[2], 'end', ARGV[3])
+redis.call('ZADD', KEYS[1 + tonumber(ARGV[2])], redis.call('ZSCORE', KEYS[1 + tonumber(old)], ARGV[1]), ARGV[1])
+redis.call('ZREM', KEYS[1 + tonumber(old)], ARGV[1])
 return 1
 """)
 

@@ -1,0 +1,22 @@
+"""What a key may do: a closed set, one word for reading and one for changing each thing."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Scope(StrEnum):
+    QUEUE_READ = "queue:read"
+    QUEUE_WRITE = "queue:write"
+    CALLS = "calls"
+    """Join a call's media and hang it up."""
+    RUN = "run"
+    """Run a flow by text (prediction)."""
+    FLOWS_READ = "flows:read"
+    FLOWS_WRITE = "flows:write"
+    RECORDS_READ = "records:read"
+    RECORDS_WRITE = "records:write"
+    ALL = "*"
+
+
+ALL_SCOPES = frozenset({Scope.ALL})
