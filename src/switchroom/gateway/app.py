@@ -1,0 +1,77 @@
+"""The flow host's HTTP application: each dialect's routes, problem details, access, health."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+
+from switchroom import __version__
+from switchroom.access import presented_key
+from switchroom.errors import SwitchroomError
+from switchroom.gateway import calls, chatflows, compact, executions, openapi, prediction, queue
+from switchroom.gateway.operation import operation, operation_of
+from switchroom.gateway.reply import json_reply
+from switchroom.gateway.services import PRINCIPAL, SERVICES, Services, services
+from switchroom.http_problems import install_problems
+
+log = logging.getLogger(__name__)
+
+READY_TIMEOUT_S = 3.0
+
+
+def build_gateway(parts: Services) -> web.Application:
+    """The application over `parts`. Raises `TypeError` for a route whose handler declares no operation."""
+    app = web.Application(middlewares=[_access], client_max_size=parts.max_canvas_bytes)
+    install_problems(app)
+    app.on_response_prepare.append(_challenge)
+    app[SERVICES] = parts
+    for dialect in (queue, calls, compact, chatflows, prediction, executions, openapi):
+        app.router.add_routes(dialect.routes())
+    app.router.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])
+    for route in app.router.routes():
+        if operation_of(route.handler) is None:
+            raise TypeError(f"{route.method} {route.resource} declares no operation, so nobody knows who may call it")
+    return app
+
+
+@web.middleware
+async def _access(request: web.Request, handler: Handler) -> web.StreamResponse:
+    # An unknown path or method has no declaration and goes on to aiohttp's own 404 or 405.
+    declared = operation_of(request.match_info.handler)
+    if declared is not None and declared.scope is not None:
+        request[PRINCIPAL] = await services(request).access.check(presented_key(request.headers), declared.scope)
+    return await handler(request)
+
+
+async def _challenge(request: web.Request, response: web.StreamResponse) -> None:
+    # A 401 says how to answer it (RFC 9110 §11.6.1).
+    if response.status == 401:
+        response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+
+
+@operation(None, "The process is up", tag="health", replies={200: dict[str, str]})
+async def healthz(request: web.Request) -> web.Response:
+    return json_reply({"status": "ok", "version": __version__})
+
+
+@operation(None, "It can serve: the store answers; how many media processes can take calls", tag="health")
+async def readyz(request: web.Request) -> web.Response:
+    """503 while the store does not answer. No media process is said, not an error: calls wait in the queue."""
+    parts = services(request)
+    checks: dict[str, object] = {}
+    ready = True
+    try:
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            await parts.store.call("PING")
+            checks["store"] = "ok"
+            checks["media"] = await parts.signals.media()
+    except (SwitchroomError, TimeoutError) as error:
+        log.warning("not ready", extra={"cause": str(error)})
+        ready = False
+        checks.setdefault("store", "does not answer")
+    reply = json_reply({"status": "ready" if ready else "unavailable", **checks}, status=200 if ready else 503)
+    reply.headers[hdrs.CACHE_CONTROL] = "no-store"
+    return reply

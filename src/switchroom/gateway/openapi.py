@@ -1,0 +1,121 @@
+"""The OpenAPI 3.1 document, made of the routes as they are and of the operations that their handlers declare."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from switchroom import __version__
+from switchroom.gateway.operation import Operation, operation, operation_of
+from switchroom.gateway.reply import json_reply
+
+_PARAMETER = re.compile(r"{(\w+)(?::[^}]*)?}")
+_PATH_PARAMETERS = {"flow_id": "flowId", "execution_id": "executionId", "call_id": "callId"}
+
+
+class ProblemError(msgspec.Struct):
+    """One thing that is wrong, with a JSON Pointer to it."""
+
+    detail: str
+    pointer: str
+
+
+class Problem(msgspec.Struct, rename="camel", omit_defaults=True):
+    """Problem details (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    correlation_id: str
+    errors: list[ProblemError] = []
+
+
+def routes() -> list[web.RouteDef]:
+    return [web.get("/openapi.json", openapi)]
+
+
+@operation(None, "This document", tag="health", replies={200: dict[str, Any]})
+async def openapi(request: web.Request) -> web.Response:
+    return json_reply(document(request.app))
+
+
+def document(app: web.Application) -> dict[str, Any]:
+    """The document of a built gateway."""
+    declared = [
+        (route.method.lower(), route.resource.canonical, operation_of(route.handler), route.handler)
+        for route in app.router.routes()
+        if route.resource is not None and route.method != "HEAD"
+    ]
+    types: list[Any] = [Problem]
+    for _, _, op, _ in declared:
+        if op is not None:
+            types += [t for t in (op.body, *op.replies.values()) if t is not None and not isinstance(t, str)]
+            types += [t for t, _ in op.query.values()]
+    schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    # A type may stand twice in the list (and dict[str, Any] cannot be a key): its place leads to its schema.
+    schema_of = {_type_key(kind): schema for kind, schema in zip(types, schemas, strict=True)}
+    paths: dict[str, dict[str, Any]] = {}
+    for method, path, op, handler in declared:
+        if op is not None:
+            wire_path = _PARAMETER.sub(lambda m: "{" + _PATH_PARAMETERS.get(m[1], m[1]) + "}", path)
+            paths.setdefault(wire_path, {})[method] = _describe(op, wire_path, handler, schema_of)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Switchroom", "version": __version__, "license": {"name": "Apache-2.0"}},
+        "paths": dict(sorted(paths.items())),
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+        },
+    }
+
+
+def _describe(
+    op: Operation, path: str, handler: Callable[..., Any], schema_of: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": f"{handler.__module__.rsplit('.', 1)[-1]}_{handler.__qualname__}",
+        "summary": op.summary,
+        "tags": [op.tag],
+        "parameters": [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in _PARAMETER.findall(path)
+        ]
+        + [
+            {"name": name, "in": "query", "description": sentence, "schema": schema_of[_type_key(kind)]}
+            for name, (kind, sentence) in op.query.items()
+        ],
+        "responses": {str(status): _content(kind, schema_of) for status, kind in (op.replies or {200: None}).items()},
+    }
+    if op.body is not None:
+        described["requestBody"] = {"required": True, "content": _content(op.body, schema_of)["content"]}
+    refused = [401, 403] if op.scope is not None else []
+    for status in sorted({*op.errors, *refused}):
+        problem = {"application/problem+json": {"schema": schema_of[_type_key(Problem)]}}
+        described["responses"][str(status)] = {"description": "Problem", "content": problem}
+    if op.scope is not None:
+        described["security"] = [{"bearer": []}, {"apiKey": []}]
+        described["x-scope"] = str(op.scope)
+    return described
+
+
+def _content(kind: Any, schema_of: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    if kind is None:
+        return {"description": "Done"}
+    if isinstance(kind, str):
+        return {"description": "Done", "content": {kind: {}}}
+    return {"description": "Done", "content": {"application/json": {"schema": schema_of[_type_key(kind)]}}}
+
+
+def _type_key(kind: Any) -> str:
+    return f"{getattr(kind, '__module__', '')}:{kind!r}"

@@ -1,0 +1,55 @@
+"""One declaration beside each handler: who may call it, what it takes and gives. Access and OpenAPI both read it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from switchroom.access import Scope
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_H = TypeVar("_H", bound=Handler)
+
+_OPERATIONS: dict[Callable[..., Any], Operation] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """`scope` None is public. `body` and the values of `replies` are types that msgspec can describe, or a media type
+    (with a `/`) for what is not JSON, or None. `query` holds `name -> (type, sentence)`."""
+
+    scope: Scope | None
+    summary: str
+    tag: str
+    body: Any = None
+    replies: Mapping[int, Any] = field(default_factory=dict)
+    query: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+    errors: Sequence[int] = ()
+
+
+def operation(
+    scope: Scope | None,
+    summary: str,
+    *,
+    tag: str,
+    body: Any = None,
+    replies: Mapping[int, Any] | None = None,
+    query: Mapping[str, tuple[Any, str]] | None = None,
+    errors: Sequence[int] = (),
+) -> Callable[[_H], _H]:
+    """Declares a handler. One without a declaration cannot be built into the gateway."""
+
+    def declare(handler: _H) -> _H:
+        _OPERATIONS[handler] = Operation(
+            scope=scope, summary=summary, tag=tag, body=body, replies=replies or {}, query=query or {}, errors=errors
+        )
+        return handler
+
+    return declare
+
+
+def operation_of(handler: Callable[..., Any]) -> Operation | None:
+    return _OPERATIONS.get(handler)

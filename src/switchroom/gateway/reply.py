@@ -1,0 +1,69 @@
+"""How the gateway writes and reads small things on the wire: JSON, times, query parameters, entity tags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, time
+from typing import Any
+
+import msgspec
+from aiohttp import hdrs, web
+
+from switchroom.errors import BadInput, Fault
+
+_encode = msgspec.json.Encoder().encode
+
+
+def json_reply(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(body=_encode(value), status=status, content_type="application/json", headers=headers)
+
+
+def rfc3339(at_ms: int) -> str | None:
+    """A Unix time in milliseconds as RFC 3339 UTC; None for 0 (it has not happened)."""
+    if not at_ms:
+        return None
+    at = datetime.fromtimestamp(at_ms / 1000, UTC)
+    return at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at_ms % 1000:03}Z"
+
+
+def query_int(request: web.Request, name: str, default: int, *, lowest: int, highest: int) -> int:
+    """An integer of the query, in its range; anything else is a `BadInput` that names the parameter."""
+    text = request.query.get(name)
+    if text is None:
+        return default
+    try:
+        value = int(text)
+    except ValueError:
+        value = lowest - 1
+    if not lowest <= value <= highest:
+        raise bad_parameter(name, f"must be a whole number from {lowest} to {highest}")
+    return value
+
+
+def query_time_ms(request: web.Request, name: str, *, end_of_day: bool = False) -> int | None:
+    """An RFC 3339 time of the query, or a date (its first, or with `end_of_day` its last millisecond), in Unix
+    milliseconds. Without an offset it is UTC."""
+    text = request.query.get(name)
+    if not text:
+        return None
+    try:
+        at = datetime.fromisoformat(text.replace(" ", "+"))  # an unescaped "+" of an offset arrives as a space
+        if len(text) == 10 and end_of_day:
+            at = datetime.combine(at.date(), time.max)
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        return int(at.timestamp() * 1000)
+    except (ValueError, OverflowError) as error:
+        raise bad_parameter(name, "must be an RFC 3339 time or a date (2026-11-21)") from error
+
+
+def bad_parameter(name: str, what: str) -> BadInput:
+    return BadInput(f"The query parameter `{name}` {what}.", faults=[Fault(what, f"/query/{name}")])
+
+
+def not_modified(request: web.Request, etag: str) -> bool:
+    """Whether `If-None-Match` names this (quoted) entity tag; weak comparison, as RFC 9110 §13.1.2 asks."""
+    given = request.headers.get(hdrs.IF_NONE_MATCH)
+    if given is None:
+        return False
+    tags = [tag.strip().removeprefix("W/") for tag in given.split(",")]
+    return "*" in tags or etag.removeprefix("W/") in tags

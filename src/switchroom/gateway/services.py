@@ -1,0 +1,59 @@
+"""What the gateway's handlers work with: built once by the composition, never by a handler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from switchroom.access import Access, Principal
+from switchroom.errors import NotFound, Unauthorized
+from switchroom.records import Executions
+from switchroom.store import Blobs, Store
+
+if TYPE_CHECKING:  # an API node that only answers HTTP loads neither media nor the engine through this file
+    from switchroom.engine import Engine, Flow, FlowStore
+    from switchroom.queue import Queue
+    from switchroom.realtime.signalling import SignalClient
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """The rooms behind the gateway, and the few settings that its handlers read."""
+
+    store: Store
+    queue: Queue
+    flows: FlowStore
+    engine: Engine
+    executions: Executions
+    access: Access
+    blobs: Blobs
+    signals: SignalClient
+    max_body_bytes: int = 1 << 20
+    max_canvas_bytes: int = 16 << 20
+    """A canvas carries a form schema a node, so it may be larger than other bodies."""
+    turn_timeout_s: float = 120.0
+    session_ttl_s: int = 7 * 24 * 3600
+    """How long a text conversation is kept after its last turn."""
+
+
+SERVICES = web.AppKey("services", Services)
+PRINCIPAL = web.RequestKey("principal", Principal)
+
+
+def services(request: web.Request) -> Services:
+    return request.app[SERVICES]
+
+
+async def known_flow(request: web.Request, flow_id: str) -> Flow:
+    """The flow of this ID, if the caller may use it: `NotFound`, or `Unauthorized` for a protected flow that is
+    asked for without a key (on a server that is open otherwise)."""
+    flow = await services(request).flows.get(flow_id)
+    if flow is None:
+        raise NotFound(f"There is no flow {flow_id!r}.", code="flow_not_found")
+    if flow.settings.protected and request[PRINCIPAL].key_id == "open":
+        raise Unauthorized(
+            "This flow is protected and needs an API key: send `Authorization: Bearer KEY` or `X-API-Key: KEY`."
+        )
+    return flow
