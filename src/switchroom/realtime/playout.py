@@ -47,6 +47,7 @@ class Playout:
         self._idle = asyncio.Event()
         self._idle.set()
         self._background: Callable[[], Samples] | None = None
+        self._paused: set[str] = set()
         self.tap: Callable[[Samples], None] | None = None
         self.dropped_samples = 0
         self.generation = 0
@@ -55,10 +56,6 @@ class Playout:
     @property
     def speaking(self) -> bool:
         return bool(self._segments)
-
-    @property
-    def queued_ms(self) -> int:
-        return self._queued // 48
 
     def say(self, samples: Samples, text: str, *, generation: int, on_first: Callable[[], None] | None = None) -> bool:
         """Queue a clause (48 kHz). False: it is stale, or there is no room."""
@@ -75,6 +72,18 @@ class Playout:
     def hold(self, background: Callable[[], Samples] | None) -> None:
         """What sounds while nothing is said: a hold tone, or None for silence."""
         self._background = background
+
+    def pause(self, why: str) -> None:
+        """Fall silent at once and keep what waits. Several reasons may hold it; each is lifted by its own `resume`."""
+        self._paused.add(why)
+
+    def resume(self, why: str) -> None:
+        self._paused.discard(why)
+
+    @property
+    def heard_any(self) -> bool:
+        """Whether anything left since the last `take_heard`."""
+        return bool(self._heard) or bool(self._segments and self._segments[0].position)
 
     def take_heard(self) -> str:
         """The text that was heard since the last call of this."""
@@ -103,6 +112,8 @@ class Playout:
         return frame
 
     def _next(self) -> Samples:
+        if self._paused:
+            return SILENCE
         if not self._segments:
             return self._background() if self._background is not None else SILENCE
         parts: list[Samples] = []

@@ -92,18 +92,13 @@ class Endpointer:
     def __init__(
         self, *, hangover_ms: int = 320, speculative_ms: int = 96, onset_ms: int = 96, threshold: float = 0.5
     ) -> None:
-        self._hangover = max(1, round(hangover_ms / WINDOW_MS))
+        self.hangover_windows = max(1, round(hangover_ms / WINDOW_MS))
         self._pause = max(1, round(speculative_ms / WINDOW_MS))
         self._onset = max(1, round(onset_ms / WINDOW_MS))
         self._threshold = threshold
         self._voiced = 0
         self._silent = 0
         self.speaking = False
-
-    @property
-    def silent_windows(self) -> int:
-        """Windows since the last voiced one, while an utterance runs."""
-        return self._silent
 
     def step(self, probability: float) -> Cue:
         voiced = probability >= (self._threshold - 0.15 if self.speaking else self._threshold)
@@ -120,7 +115,7 @@ class Endpointer:
             self._silent = 0
             return Cue.RESUMED if paused else Cue.NONE
         self._silent += 1
-        if self._silent >= self._hangover:
+        if self._silent >= self.hangover_windows:
             self.speaking = False
             self._silent = 0
             return Cue.ENDED

@@ -1,0 +1,209 @@
+"""The WebRTC leg on the server's side: an SDP offer in, an answer out, Opus both ways, a data channel for events.
+
+The client opens the data channel (label `events`). On it, JSON texts: to the client `state`, `transcript`, `turn`,
+`ended`, `ping`, `pong`; from the client `ping` (answered by `pong`) and `pong`. A leg on which neither audio nor a
+message came for `dead_peer_s` is dead, whatever the library says: its own consent check takes half a minute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+from aiortc import RTCDataChannel, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from av import AudioFrame
+
+from switchroom.errors import BadInput, TimedOut
+from switchroom.realtime.audio import RATE, SILENCE, Framer, Resampler, Samples
+from switchroom.realtime.peer import new_peer, prepare
+from switchroom.realtime.playout import Playout
+from switchroom.realtime.settings import MediaSettings
+from switchroom.realtime.track import PacedTrack, mono_of
+
+log = logging.getLogger(__name__)
+
+_PING_S = 1.0
+_GATHER_S = 8.0
+_CLOSE_S = 3.0
+_CHANNEL_LIMIT = 256 * 1024
+_EARLY_EVENTS = 200
+
+
+class WebRtcLeg:
+    """One peer. `answer` first, then `start`; `close` always."""
+
+    def __init__(self, settings: MediaSettings) -> None:
+        self._settings = settings
+        self._peer: RTCPeerConnection = new_peer(settings.ice_servers)
+        self._playout: Playout | None = None
+        self._on_frame: Callable[[Samples], None] | None = None
+        self._channel: RTCDataChannel | None = None
+        self._early: list[str] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._sign_of_life = time.monotonic()
+        self.connected = asyncio.Event()
+        self.gone = asyncio.Event()
+        self.gone_cause: Literal["", "hung_up", "dead", "failed"] = ""
+        self.events_dropped = 0
+        self.frames_received = 0
+        self.track = PacedTrack(self._pull)
+
+        self._peer.on("track", self._on_track)
+        self._peer.on("datachannel", self._on_channel)
+        self._peer.on("connectionstatechange", self._on_state)
+
+    async def answer(self, offer_sdp: str) -> str:
+        """The answer to an offer. Raises `BadInput` for an SDP that we cannot answer, `TimedOut` when our own
+        addresses cannot be gathered (a STUN or TURN server that does not answer)."""
+        try:
+            await self._peer.setRemoteDescription(RTCSessionDescription(sdp=offer_sdp, type="offer"))
+        except Exception as error:  # the parser raises what it happens to meet
+            raise BadInput(f"the SDP offer cannot be read: {type(error).__name__}", code="bad_sdp") from error
+        audio = [t for t in self._peer.getTransceivers() if t.kind == "audio"]
+        if not audio:
+            raise BadInput("the SDP offer has no audio", code="bad_sdp")
+        self._peer.addTrack(self.track)
+        try:
+            answer = await self._peer.createAnswer()
+            prepare(self._peer, loopback=self._settings.media_loopback)
+            async with asyncio.timeout(_GATHER_S):
+                await self._peer.setLocalDescription(answer)
+        except TimeoutError:
+            raise TimedOut("gathering our network addresses took too long") from None
+        except Exception as error:
+            raise BadInput(f"the SDP offer cannot be answered: {type(error).__name__}", code="bad_sdp") from error
+        self._spawn(self._watch(), "leg-watch")
+        return str(self._peer.localDescription.sdp)
+
+    def start(self, playout: Playout, on_frame: Callable[[Samples], None]) -> None:
+        self._playout = playout
+        self._on_frame = on_frame
+
+    def send_event(self, event: dict[str, Any]) -> None:
+        text = json.dumps(event, separators=(",", ":"))
+        channel = self._channel
+        if channel is None:
+            # Before the client's channel is up; afterwards it gets what happened, in order.
+            if len(self._early) < _EARLY_EVENTS:
+                self._early.append(text)
+            else:
+                self.events_dropped += 1
+            return
+        self._send(channel, text)
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        current = asyncio.current_task()
+        others = [task for task in self._tasks if task is not current]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        self._peer.remove_all_listeners()
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await self._peer.close()
+        except TimeoutError:
+            log.warning("the peer connection did not close in time")
+        self._leave("hung_up")
+
+    def _pull(self) -> Samples:
+        return self._playout.next_frame() if self._playout is not None else SILENCE
+
+    def _send(self, channel: RTCDataChannel, text: str) -> None:
+        if channel.readyState != "open" or channel.bufferedAmount > _CHANNEL_LIMIT:
+            self.events_dropped += 1
+            return
+        channel.send(text)
+
+    def _spawn(self, coroutine: Any, name: str) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _leave(self, cause: Literal["hung_up", "dead", "failed"]) -> None:
+        if not self.gone.is_set():
+            self.gone_cause = cause
+            self.gone.set()
+
+    def _on_state(self) -> None:
+        state = self._peer.connectionState
+        if state == "connected":
+            self._sign_of_life = time.monotonic()
+            self.connected.set()
+        elif state == "closed":
+            self._leave("hung_up")
+        elif state == "failed":
+            self._leave("dead" if self.connected.is_set() else "failed")
+
+    def _on_track(self, track: MediaStreamTrack) -> None:
+        if track.kind == "audio":
+            self._spawn(self._receive(track), "leg-receive")
+
+    def _on_channel(self, channel: RTCDataChannel) -> None:
+        if channel.label != "events" or self._channel is not None:
+            return
+        self._channel = channel
+        channel.on("message", self._on_message)
+        for text in self._early:
+            self._send(channel, text)
+        self._early.clear()
+
+    def _on_message(self, message: str | bytes) -> None:
+        self._sign_of_life = time.monotonic()
+        if len(message) > 65_536:
+            self.events_dropped += 1
+            return
+        try:
+            event = json.loads(message)
+        except ValueError:
+            self.events_dropped += 1
+            return
+        if isinstance(event, dict) and event.get("type") == "ping" and self._channel is not None:
+            self._send(self._channel, json.dumps({"type": "pong", "id": event.get("id")}))
+
+    async def _receive(self, track: MediaStreamTrack) -> None:
+        framer = Framer()
+        resampler: Resampler | None = None
+        while True:
+            try:
+                frame = await track.recv()
+            except MediaStreamError:
+                return  # the peer ended its audio; the watch decides whether it is gone
+            assert isinstance(frame, AudioFrame)
+            self._sign_of_life = time.monotonic()
+            samples = mono_of(frame)
+            if frame.sample_rate != RATE:
+                resampler = resampler or Resampler(frame.sample_rate, RATE)
+                samples = resampler.feed(samples)
+            for piece in framer.feed(samples):
+                self.frames_received += 1
+                if self._on_frame is not None:
+                    self._on_frame(piece)
+
+    async def _watch(self) -> None:
+        """Our own eye on the peer: connect deadline, pings, silence."""
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_s):
+                await self.connected.wait()
+        except TimeoutError:
+            self._leave("failed")
+            return
+        self._sign_of_life = time.monotonic()
+        last_ping = 0.0
+        while not self.gone.is_set():
+            now = time.monotonic()
+            if now - self._sign_of_life > self._settings.dead_peer_s:
+                self._leave("dead")
+                return
+            if self._channel is not None and now - last_ping >= _PING_S:
+                last_ping = now
+                self._send(self._channel, '{"type":"ping"}')
+            await asyncio.sleep(0.25)
