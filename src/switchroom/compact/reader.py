@@ -1,0 +1,323 @@
+"""Reads a canvas (Flowise Agentflow V2, or the realtime palette in the same shape) into a `CompactGraph`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from switchroom.compact.model import VERSION, CompactGraph, Edge, Node
+from switchroom.compact.palette import BY_NAME, Field, Kind, kind_of
+from switchroom.compact.richtext import plain
+from switchroom.compact.secrets import is_secret_name, scrub_pairs, scrub_text
+from switchroom.errors import BadInput, Fault
+
+__all__ = ["Canvas", "Reading", "open_canvas", "read", "read_canvas"]
+
+_YES = frozenset({"0", "true", "proceed", "yes", "then", "if"})
+_NO = frozenset({"1", "false", "reject", "no", "else"})
+
+
+class Canvas(NamedTuple):
+    """A canvas out of its wrapping. `realtime` is what the wrapping says of it, None if nothing."""
+
+    nodes: list[Any]
+    edges: list[Any]
+    realtime: bool | None
+
+
+class Reading(NamedTuple):
+    """The graph, and where each of its parts stood in the canvas (JSON Pointers)."""
+
+    graph: CompactGraph
+    node_at: dict[str, str]
+    edge_at: dict[Edge, str]
+    faults: list[tuple[str, Fault]]
+    """What could not be taken over: severity and fault."""
+
+
+def open_canvas(body: object, *, pointer: str = "") -> Canvas:
+    """Unwraps `{nodes, edges}`, `{"flowData": {...}}` or flowData as a JSON string.
+
+    Raises BadInput, with the pointer, if it is not a canvas."""
+    realtime: bool | None = None
+    while True:
+        if isinstance(body, (str, bytes)):
+            try:
+                body = msgspec.json.decode(body)
+            except (msgspec.DecodeError, UnicodeEncodeError) as error:
+                raise _no_canvas(f"The canvas is a string that is not JSON: {error}.", pointer) from error
+        if not isinstance(body, dict):
+            raise _no_canvas("A canvas is a JSON object with nodes and edges.", pointer)
+        kind = body.get("type")
+        if isinstance(kind, str):
+            realtime = True if kind.upper() == "REALTIME" else realtime
+        if "flowData" not in body or "nodes" in body:
+            break
+        body, pointer = body["flowData"], pointer + "/flowData"
+    nodes, edges = body.get("nodes"), body.get("edges", [])
+    if not isinstance(nodes, list):
+        raise _no_canvas("A canvas has an array `nodes`.", pointer + "/nodes")
+    if not isinstance(edges, list):
+        raise _no_canvas("A canvas has an array `edges`.", pointer + "/edges")
+    return Canvas(nodes, edges, realtime)
+
+
+def _no_canvas(detail: str, pointer: str) -> BadInput:
+    return BadInput(detail, faults=[Fault(detail, pointer)])
+
+
+def read_canvas(body: object, *, kind: Literal["text", "realtime"] | None = None) -> CompactGraph:
+    """The compact graph of a canvas, whatever faults it has (`compact_canvas` refuses those).
+
+    `kind` overrides what the canvas says of itself. Raises BadInput if it is not a canvas at all."""
+    return read(open_canvas(body), kind=kind).graph
+
+
+def read(canvas: Canvas, *, kind: Literal["text", "realtime"] | None = None) -> Reading:
+    """`read_canvas` with the places of everything."""
+    faults: list[tuple[str, Fault]] = []
+    nodes: dict[str, Node] = {}
+    node_at: dict[str, str] = {}
+    dropped: set[str] = set()
+    realtime = canvas.realtime
+    for index, raw in enumerate(canvas.nodes):
+        at = f"/nodes/{index}"
+        if not isinstance(raw, dict) or not isinstance(raw.get("data", {}), dict):
+            faults.append(
+                ("error", Fault("A node is an object with an `id` and `data`: remove it or draw it again.", at))
+            )
+            continue
+        data = raw.get("data", {})
+        node_id = raw.get("id") or data.get("id")
+        if not isinstance(node_id, str) or not node_id:
+            faults.append(("error", Fault("This node has no `id`: give it one.", at + "/id")))
+            continue
+        name, type_ = _word(data.get("name")), _word(data.get("type"))
+        kind_name, of_realtime = kind_of(name, type_ or _word(raw.get("type")))
+        realtime = True if of_realtime else realtime
+        if kind_name == "stickyNote" or (not name and _word(raw.get("type")).lower() == "stickynote"):
+            dropped.add(node_id)
+            continue
+        if node_id in nodes:
+            text = f"Two nodes have the ID `{node_id}`: rename one."
+            faults.append(("error", Fault(text, at + "/id")))
+            continue
+        nodes[node_id] = _node(node_id, raw, data, BY_NAME.get(kind_name or ""), name or type_)
+        node_at[node_id] = at
+    edges = _edges(canvas, nodes, dropped, faults)
+    _aim_loops(nodes, edges)
+    ordered = tuple(sorted(edges, key=lambda edge: (edge[0], str(edge[1]).zfill(8), edge[2])))
+    graph = CompactGraph(
+        v=VERSION,
+        kind=kind or ("realtime" if realtime else "text"),
+        nodes=tuple(nodes[node_id] for node_id in sorted(nodes)),
+        edges=ordered,
+    )
+    return Reading(graph, node_at, edges, faults)
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _node(node_id: str, raw: dict[str, Any], data: dict[str, Any], kind: Kind | None, spelled: str) -> Node:
+    label = _word(data.get("label"))
+    version = data.get("version")
+    parent = raw.get("parentNode") or raw.get("parentId")
+    inputs = data.get("inputs")
+    inputs = inputs if isinstance(inputs, dict) else {}
+    return Node(
+        id=node_id,
+        kind=kind.name if kind else spelled,
+        label="" if kind and label == kind.label else label,
+        version=None
+        if kind and version == kind.version
+        else version
+        if isinstance(version, (int, float, str))
+        else None,
+        parent=parent if isinstance(parent, str) and parent else None,
+        inputs=_known(inputs, kind.fields) if kind else _opaque(inputs),
+    )
+
+
+def _empty(value: object) -> bool:
+    return value is None or value == "" or value == [] or value == {}
+
+
+def _known(inputs: dict[str, Any], fields: tuple[Field, ...]) -> dict[str, Any]:
+    """Inputs by their short names; one that is not declared keeps its own name."""
+    taken: dict[str, Any] = {}
+    spent: set[str] = set()
+    for field in fields:
+        settled = False
+        for spelling in (field.wire, field.name, *field.aliases):
+            if spelling in spent or _empty(inputs.get(spelling)):
+                spent.add(spelling)
+                continue
+            spent.add(spelling)
+            if settled:
+                continue
+            settled = True
+            value = _value(inputs[spelling], field)
+            # A choice left at its default runs the same as one that was never made.
+            chosen = field.type != "options" or value != field.default
+            if chosen and not _empty(value) and not is_secret_name(spelling, value):
+                taken[field.name] = value
+        if field.config:
+            config = inputs.get(field.wire + "Config", inputs.get(field.name + "Config"))
+            spent.update((field.wire + "Config", field.name + "Config"))
+            if isinstance(config, dict):
+                # The editor repeats the choice inside of its settings.
+                kept = {key: item for key, item in config.items() if key != field.wire}
+                kept = _opaque(kept)
+                if kept:
+                    taken[field.name + "Config"] = kept
+    rest = {key: item for key, item in inputs.items() if key not in spent and key != "undefined"}
+    for key, item in _opaque(rest).items():
+        taken.setdefault(key, item)
+    return taken
+
+
+def _value(value: Any, field: Field) -> Any:
+    if isinstance(value, str):
+        if field.type == "array":
+            return _parsed_array(value, field)
+        if field.type == "code":
+            return scrub_text(value)
+        if field.type == "json":
+            return _parsed_json(scrub_text(value))
+        text = scrub_text(plain(value))
+        return _number(text) if field.type == "number" else text
+    if isinstance(value, list) and field.type != "json":
+        rows = [_row(item, field.items) for item in value]
+        return [row for row in rows if not _empty(row)]
+    if isinstance(value, dict):
+        return value if field.type == "json" else _opaque(value)
+    return value
+
+
+def _parsed_array(value: str, field: Field) -> Any:
+    """Some editors save an array as a JSON string."""
+    try:
+        parsed = msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return scrub_text(plain(value))
+    return _value(parsed, field) if isinstance(parsed, list) else scrub_text(plain(value))
+
+
+def _parsed_json(value: str) -> Any:
+    """A schema that the editor keeps as text: the object itself, or the text if it is not JSON."""
+    try:
+        parsed = msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return value
+    return parsed if isinstance(parsed, (dict, list)) else value
+
+
+def _row(item: Any, fields: tuple[Field, ...]) -> Any:
+    if isinstance(item, dict):
+        return _known(scrub_pairs(item), fields) if fields else _opaque(item)
+    return scrub_text(plain(item)) if isinstance(item, str) else item
+
+
+def _opaque(value: Any) -> Any:
+    """A value of a shape that we do not declare: without what is empty and without credentials."""
+    if isinstance(value, dict):
+        kept = {
+            str(key): _opaque(item)
+            for key, item in scrub_pairs(value).items()
+            if not _empty(item) and not is_secret_name(str(key), item)
+        }
+        return {key: item for key, item in kept.items() if not _empty(item)}
+    if isinstance(value, list):
+        return [_opaque(item) for item in value]
+    return _tight(scrub_text(plain(value))) if isinstance(value, str) else value
+
+
+def _tight(text: str) -> str:
+    """JSON inside of a text, without its blanks."""
+    if text[:1] not in ("{", "["):
+        return text
+    try:
+        msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+    return msgspec.json.format(text, indent=-1)
+
+
+def _number(text: str) -> Any:
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    if number != number or abs(number) > 1e15:
+        return text
+    return int(number) if number.is_integer() else number
+
+
+def _edges(
+    canvas: Canvas, nodes: dict[str, Node], dropped: set[str], faults: list[tuple[str, Fault]]
+) -> dict[Edge, str]:
+    found: dict[Edge, str] = {}
+    for index, raw in enumerate(canvas.edges):
+        at = f"/edges/{index}"
+        if not isinstance(raw, dict):
+            faults.append(("error", Fault("An edge is an object with `source` and `target`: draw it again.", at)))
+            continue
+        source, target = raw.get("source"), raw.get("target")
+        if source in dropped or target in dropped:
+            continue
+        missing = [key for key, end in (("source", source), ("target", target)) if end not in nodes]
+        for key in missing:
+            text = (
+                f"This edge's {key} `{raw.get(key)}` is not a node of the canvas: remove the edge or connect it again."
+            )
+            faults.append(("error", Fault(text, f"{at}/{key}")))
+        if not missing:
+            assert isinstance(source, str)
+            assert isinstance(target, str)
+            found.setdefault((source, _port(raw, nodes[source]), target), at)
+    return found
+
+
+def _port(raw: dict[str, Any], node: Node) -> int | str:
+    """The output that an edge leaves from: its handle is `<nodeId>-output-<name or number>`."""
+    kind = BY_NAME.get(node.kind)
+    if kind is not None and kind.ports in ("one", "none"):
+        return 0
+    handle = _word(raw.get("sourceHandle"))
+    tail = handle.removeprefix(node.id + "-output-") if handle else ""
+    if tail == handle and "-output-" in handle:
+        tail = handle.rsplit("-output-", 1)[1]
+    data = raw.get("data")
+    if not tail or not (tail.isdigit() or tail.lower() in _YES | _NO):
+        label = data.get("edgeLabel") if isinstance(data, dict) else None
+        label = str(label) if label is not None else _word(raw.get("label"))
+        if label.strip().isdigit() or label.strip().lower() in _YES | _NO:
+            tail = label.strip()
+    if tail.isdigit() and len(tail) < 9:
+        return int(tail)
+    if kind is not None:
+        return 0 if tail.lower() in _YES else 1 if tail.lower() in _NO else 0
+    return tail or 0
+
+
+def _aim_loops(nodes: dict[str, Node], edges: dict[Edge, str]) -> None:
+    """A Loop names its target as `<nodeId>-<label>`, or, in some hands, by an edge out of the Loop."""
+    for node in [node for node in nodes.values() if node.kind == "loop"]:
+        named = node.inputs.get("to")
+        out = [edge for edge in edges if edge[0] == node.id]
+        target: str | None = None
+        if isinstance(named, str):
+            target = named if named in nodes else None
+            cut = len(named)
+            while target is None and (cut := named.rfind("-", 0, cut)) > 0:
+                target = named[:cut] if named[:cut] in nodes else None
+            target = target or named
+        elif out:
+            target = out[0][2]
+            for edge in out:
+                del edges[edge]
+        if target is not None:
+            nodes[node.id] = msgspec.structs.replace(node, inputs={**node.inputs, "to": target})

@@ -1,0 +1,255 @@
+"""Finds what is wrong with a canvas: every fault with its place and a sentence on the mend."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+from switchroom.compact import expressions, sandbox, templates
+from switchroom.compact.model import CompactGraph, Node
+from switchroom.compact.palette import BY_NAME
+from switchroom.compact.reader import Reading, open_canvas, read
+from switchroom.errors import Fault, Unprocessable
+
+__all__ = ["Finding", "compact_canvas", "validate"]
+
+_PLACES = frozenset(
+    {"$form", "$flow", "$state", "$vars", "$webhook", "$iteration", "$slot", "$slots", "$intent", "$question"}
+)
+_WORDS = frozenset(
+    {"question", "chat_history", "runtime_messages_length", "current_date_time", "file_attachment", "output", "now"}
+)
+_STATE = re.compile(r"\$(?:flow\.)?state\.([A-Za-z0-9_$]+)")
+_FUNCTION_NAMES = ("$flow", "$vars", "$form", "$state", "$question")
+
+
+class Finding(NamedTuple):
+    """One fault. `pointer` is a JSON Pointer into the canvas; `node_id` the node it is about."""
+
+    severity: Literal["error", "warning"]
+    detail: str
+    pointer: str
+    node_id: str | None = None
+
+    @property
+    def fault(self) -> Fault:
+        return Fault(self.detail, self.pointer)
+
+
+def compact_canvas(body: object, *, kind: Literal["text", "realtime"] | None = None) -> CompactGraph:
+    """The compact graph of a canvas without errors (warnings may stand).
+
+    Raises BadInput if it is no canvas at all, Unprocessable with every error as a fault otherwise."""
+    reading = read(open_canvas(body), kind=kind)
+    errors = [finding.fault for finding in _findings(reading) if finding.severity == "error"]
+    if errors:
+        count = "one error" if len(errors) == 1 else f"{len(errors)} errors"
+        raise Unprocessable(f"The canvas has {count}: {errors[0].detail}", faults=errors, code="invalid_canvas")
+    return reading.graph
+
+
+def validate(canvas: object) -> list[Finding]:
+    """Every fault of a canvas, or of a CompactGraph (pointers are then into its `n` and `e`). Raises BadInput if it is
+    no canvas at all."""
+    if isinstance(canvas, CompactGraph):
+        node_at = {node.id: f"/n/{index}" for index, node in enumerate(canvas.nodes)}
+        edge_at = {edge: f"/e/{index}" for index, edge in enumerate(canvas.edges)}
+        return _findings(Reading(canvas, node_at, edge_at, []))
+    return _findings(read(open_canvas(canvas)))
+
+
+def _findings(reading: Reading) -> list[Finding]:
+    found = [Finding("error" if severity == "error" else "warning", *fault) for severity, fault in reading.faults]
+    graph = reading.graph
+    found += _starts(reading)
+    found += _parents(reading)
+    found += _circles(reading)
+    found += _unreached(reading)
+    declared = _declared_state(graph)
+    for node in graph.nodes:
+        at = reading.node_at[node.id]
+        label = node.label or node.id
+        if node.kind not in BY_NAME:
+            text = f"The node `{label}` is of a kind that is not known (`{node.kind}`): it is kept, but cannot run."
+            found.append(Finding("warning", text, at, node.id))
+            continue
+        found += [Finding(severity, text, at, node.id) for severity, text in _node(node, graph, declared)]
+    return found
+
+
+def _starts(reading: Reading) -> Iterator[Finding]:
+    starts = reading.graph.starts
+    if not starts:
+        yield Finding("error", "The canvas has no Start node: add one and connect it to the first step.", "/nodes")
+    for extra in starts[1:]:
+        text = f"The canvas has more than one Start node: remove `{extra.id}` or `{starts[0].id}`."
+        yield Finding("error", text, reading.node_at[extra.id], extra.id)
+
+
+def _parents(reading: Reading) -> Iterator[Finding]:
+    graph = reading.graph
+    for node in graph.nodes:
+        if node.parent is None:
+            continue
+        holder = graph.by_id.get(node.parent)
+        if holder is None or holder.kind != "iteration":
+            text = f"The node `{node.label or node.id}` stands in `{node.parent}`, which is no Iteration: move it out."
+            yield Finding("error", text, reading.node_at[node.id] + "/parentNode", node.id)
+    for edge in graph.edges:
+        source, target = graph.by_id.get(edge[0]), graph.by_id.get(edge[2])
+        if source is None or target is None:
+            text = f"The edge from `{edge[0]}` to `{edge[2]}` has an end that is no node: remove it."
+            yield Finding("error", text, reading.edge_at[edge])
+        elif source.parent != target.parent:
+            text = (
+                f"This edge crosses the border of an Iteration (`{source.id}` to `{target.id}`): connect inside of it."
+            )
+            yield Finding("error", text, reading.edge_at[edge])
+
+
+def _circles(reading: Reading) -> Iterator[Finding]:
+    """Edges that close a circle (found by peeling off nodes that nothing leads to)."""
+    graph = reading.graph
+    waiting = dict.fromkeys(graph.by_id, 0)
+    for _, _, target in graph.edges:
+        if target in waiting:
+            waiting[target] += 1
+    ready = [node_id for node_id, count in waiting.items() if count == 0]
+    while ready:
+        for _, _, target in graph.ways_on.get(ready.pop(), ()):
+            waiting[target] -= 1
+            if waiting[target] == 0:
+                ready.append(target)
+    stuck = {node_id for node_id, count in waiting.items() if count > 0}
+    inside = [edge for edge in graph.edges if edge[0] in stuck and edge[2] in stuck]
+    if inside:
+        edge = inside[0]
+        names = ", ".join(f"`{node_id}`" for node_id in sorted(stuck)[:6])
+        text = f"The edges run in a circle through {names}: use a Loop node to go back."
+        yield Finding("error", text, reading.edge_at[edge], edge[0])
+
+
+def _unreached(reading: Reading) -> Iterator[Finding]:
+    graph = reading.graph
+    reached: set[str] = set()
+    todo = [node.id for node in graph.starts]
+    children: dict[str, list[str]] = {}
+    entered = {edge[2] for edge in graph.edges}
+    for node in graph.nodes:
+        if node.parent is not None and node.id not in entered:
+            children.setdefault(node.parent, []).append(node.id)
+    while todo:
+        node_id = todo.pop()
+        if node_id in reached or node_id not in graph.by_id:
+            continue
+        reached.add(node_id)
+        todo += [edge[2] for edge in graph.ways_on.get(node_id, ())]
+        todo += children.get(node_id, [])
+        to = graph.by_id[node_id].inputs.get("to")
+        if graph.by_id[node_id].kind == "loop" and isinstance(to, str):
+            todo.append(to)
+    if not graph.starts:
+        return
+    for node in graph.nodes:
+        if node.id not in reached and node.kind != "start":
+            text = f"Nothing leads to the node `{node.label or node.id}`: connect it or remove it."
+            yield Finding("warning", text, reading.node_at[node.id], node.id)
+
+
+def _declared_state(graph: CompactGraph) -> set[str]:
+    rows = [row for node in graph.starts for row in node.inputs.get("state") or [] if isinstance(row, dict)]
+    return {str(row.get("key", "")).split(".", 1)[0] for row in rows}
+
+
+def _node(node: Node, graph: CompactGraph, declared: set[str]) -> Iterator[tuple[Literal["error", "warning"], str]]:
+    label = node.label or node.id
+    if node.kind == "loop":
+        yield from _loop(node, graph, label)
+    elif node.kind == "condition":
+        yield from _condition(node, graph, label)
+    elif node.kind == "executeFlow" and not node.inputs.get("flow"):
+        yield "error", f"The Execute Flow `{label}` names no flow: choose one."
+    elif node.kind == "customFunction" and isinstance(node.inputs.get("code"), str):
+        rows = node.inputs.get("variables") or []
+        names = tuple("$" + str(row["name"]).lstrip("$") for row in rows if isinstance(row, dict) and row.get("name"))
+        fault = sandbox.syntax_fault(node.inputs["code"], tuple(dict.fromkeys((*_FUNCTION_NAMES, *names))))
+        if fault:
+            yield "error", f"The function of `{label}` does not parse ({fault}): correct it."
+    for text in dict.fromkeys(_texts(node.inputs)):
+        for part in templates.parse(text) if "{{" in text else ():
+            if isinstance(part, templates.Ref):
+                yield from _reference(part, node, graph, label)
+        for key in dict.fromkeys(_STATE.findall(text)):
+            if key not in declared:
+                yield (
+                    "warning",
+                    f"`{label}` reads the state key `{key}`, which Start does not declare: declare it there.",
+                )
+    for row in node.inputs.get("updateState") or []:
+        key = str(row.get("key", "")).split(".", 1)[0] if isinstance(row, dict) else ""
+        if key and key not in declared:
+            yield "warning", f"`{label}` updates the state key `{key}`, which Start does not declare: declare it there."
+
+
+def _loop(node: Node, graph: CompactGraph, label: str) -> Iterator[tuple[Literal["error", "warning"], str]]:
+    to, limit = node.inputs.get("to"), node.inputs.get("max")
+    if not to:
+        yield "error", f"The Loop `{label}` has no target: choose the node that it goes back to."
+    elif to not in graph.by_id:
+        yield "error", f"The Loop `{label}` goes back to `{to}`, which is not a node of the canvas: choose another."
+    elif graph.by_id[to].parent != node.parent:
+        yield (
+            "error",
+            f"The Loop `{label}` goes back to `{to}` across the border of an Iteration: choose one beside it.",
+        )
+    if limit is None:
+        yield "warning", f"The Loop `{label}` has no limit: a default holds; set how often it may go back."
+    elif not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        yield "error", f"The Loop `{label}` has the limit `{limit}`: give a whole number from 1."
+
+
+def _condition(node: Node, graph: CompactGraph, label: str) -> Iterator[tuple[Literal["error", "warning"], str]]:
+    rows = [row for row in node.inputs.get("conditions") or [] if isinstance(row, dict)]
+    sources = [node.inputs.get("expression"), *(row.get("expression") for row in rows)]
+    for source in sources:
+        fault = expressions.fault_of(source) if isinstance(source, str) else None
+        if fault:
+            yield "error", f"The expression of `{label}` does not parse ({fault}): correct it."
+    if not rows and not isinstance(node.inputs.get("expression"), str):
+        yield "warning", f"The Condition `{label}` has no condition: it always takes its last output."
+    last = len(rows) if rows else 1
+    for _, port, _ in graph.ways_on.get(node.id, ()):
+        if not isinstance(port, int) or port > last:
+            yield (
+                "error",
+                f"An edge leaves the Condition `{label}` by output {port}, but its last is {last}: connect it again.",
+            )
+
+
+def _reference(
+    ref: templates.Ref, node: Node, graph: CompactGraph, label: str
+) -> Iterator[tuple[Literal["error", "warning"], str]]:
+    for name in ref.filters:
+        if name not in templates.FILTERS:
+            yield "warning", f"`{label}` uses the filter `{name}` in `{ref.text}`, which is not known: remove it."
+    if not ref.path:
+        yield "warning", f"`{label}` has `{ref.text}`, which is not a path to a value: correct it."
+        return
+    head = ref.path[0]
+    if head in _PLACES or head in _WORDS or head in graph.by_id:
+        return
+    text = f"`{label}` has the template `{ref.text}`, but nothing is called `{head}`: correct the name."
+    # A lone word may be meant for a model's own prompt format; a path with a node's look is a broken reference.
+    yield "warning", text
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
