@@ -85,3 +85,31 @@ def session(flow_id: str, session_id: str) -> str:
 def session_lock(flow_id: str, session_id: str) -> str:
     """String: who runs a turn of this conversation now."""
     return f"sr:{{{flow_id}}}:turn:{session_id}"
+
+
+# --- realtime: media processes -------------------------------------------------------------------------------------
+
+
+def media_processes() -> str:
+    """Set: IDs of the media processes that ever registered; the dead ones have no `media_process` any more."""
+    return "sr:media:processes"
+
+
+def media_process(process_id: str) -> str:
+    """String with a short life: a media process says that it lives, and how full it is."""
+    return f"sr:media:process:{process_id}"
+
+
+def media_inbox(process_id: str) -> str:
+    """List: requests for a media process."""
+    return f"sr:media:inbox:{process_id}"
+
+
+def media_reply(request_id: str) -> str:
+    """List with a short life: the one reply to a request."""
+    return f"sr:media:reply:{request_id}"
+
+
+def media_call(call_id: str) -> str:
+    """String: the media process that carries a leg."""
+    return f"sr:media:call:{call_id}"
