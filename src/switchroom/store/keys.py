@@ -113,3 +113,16 @@ def media_reply(request_id: str) -> str:
 def media_call(call_id: str) -> str:
     """String: the media process that carries a leg."""
     return f"sr:media:call:{call_id}"
+
+
+# --- engine: flows -------------------------------------------------------------------------------------------------
+
+
+def flow_document(flow_id: str) -> str:
+    """Hash: `rev` a word that changes with each save, `doc` the flow (MessagePack)."""
+    return f"sr:{{{flow_id}}}:doc"
+
+
+def flow_index() -> str:
+    """Sorted set: flow IDs by their creation."""
+    return "sr:flows"
