@@ -1,0 +1,71 @@
+"""The pure table of a call's states. Nothing else decides a state: the server-side scripts run on this very table."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from types import MappingProxyType
+
+from switchroom.queue.model import State
+
+
+class Event(StrEnum):
+    """What can happen to a call."""
+
+    ENQUEUED = "enqueued"
+    SCHEDULED = "scheduled"
+    DUE = "due"
+    CLAIMED = "claimed"
+    ANSWERED = "answered"
+    RELEASED = "released"
+    LEASE_EXPIRED = "lease_expired"
+    EXHAUSTED = "exhausted"
+    HUNG_UP = "hung_up"
+    FINISHED = "finished"
+    WRAPUP_OVER = "wrapup_over"
+    CANCELLED = "cancelled"
+    REMOVED = "removed"
+    EXPIRED = "expired"
+
+
+NEW = None
+"""The state of a call that is not in the queue yet."""
+
+TRANSITIONS: MappingProxyType[tuple[State | None, Event], State] = MappingProxyType(
+    {
+        (NEW, Event.ENQUEUED): State.PENDING,
+        (NEW, Event.SCHEDULED): State.SCHEDULED,
+        # a callback's time has come
+        (State.SCHEDULED, Event.DUE): State.PENDING,
+        (State.SCHEDULED, Event.CANCELLED): State.ENDED,
+        (State.SCHEDULED, Event.REMOVED): State.ENDED,
+        (State.SCHEDULED, Event.EXPIRED): State.ENDED,
+        (State.PENDING, Event.CLAIMED): State.OFFERED,
+        (State.PENDING, Event.CANCELLED): State.ENDED,
+        (State.PENDING, Event.REMOVED): State.ENDED,
+        (State.PENDING, Event.EXPIRED): State.ENDED,
+        (State.OFFERED, Event.ANSWERED): State.LIVE,
+        # back to its old place: refused, handed back by a holder that stops, or the holder died
+        (State.OFFERED, Event.RELEASED): State.PENDING,
+        (State.OFFERED, Event.LEASE_EXPIRED): State.PENDING,
+        (State.OFFERED, Event.EXHAUSTED): State.ENDED,
+        (State.OFFERED, Event.CANCELLED): State.ENDED,
+        (State.LIVE, Event.HUNG_UP): State.WRAPUP,
+        (State.LIVE, Event.RELEASED): State.PENDING,
+        (State.LIVE, Event.LEASE_EXPIRED): State.PENDING,
+        (State.LIVE, Event.EXHAUSTED): State.ENDED,
+        # the record is complete
+        (State.WRAPUP, Event.FINISHED): State.ENDED,
+        (State.WRAPUP, Event.WRAPUP_OVER): State.ENDED,
+    }
+)
+
+
+def next_state(state: State | None, event: Event) -> State | None:
+    """The state after `event`, or None where the event is not allowed in `state`."""
+    return TRANSITIONS.get((state, event))
+
+
+def as_lua() -> str:
+    """The table as a Lua table `T['state:event'] = 'state'`; a new call's state is the empty string."""
+    rows = (f"['{state or ''}:{event}']='{after}'" for (state, event), after in TRANSITIONS.items())
+    return "local T={" + ",".join(rows) + "}\n"
