@@ -213,7 +213,7 @@ def row_of(execution: Execution) -> ExecutionRow:
     """A record as the wire shows it."""
     row = ExecutionRow(
         id=execution.id,
-        execution_data=msgspec.json.encode(execution.nodes).decode(),
+        execution_data=msgspec.json.encode(executed_data(execution)).decode(),
         state=execution.state,
         agentflow_id=execution.flow_id,
         session_id=execution.session_id,
@@ -251,6 +251,26 @@ def row_of(execution: Execution) -> ExecutionRow:
             bytes=audio.bytes,
         )
     return row
+
+
+def executed_data(execution: Execution) -> list[dict[str, Any]]:
+    """The trace in Flowise's `agentFlowExecutedData` shape, with the duration and the branch taken added."""
+    items: list[dict[str, Any]] = []
+    for node in execution.nodes:
+        data = {"id": node["node_id"], "name": node["node_kind"]}
+        data |= {name: node.get(name) for name in ("input", "output", "state")}
+        items.append(
+            {
+                "nodeId": node["node_id"],
+                "nodeLabel": node["label"],
+                "data": data,
+                "previousNodeIds": [items[-1]["nodeId"]] if items else [],
+                "status": "FINISHED",
+                "branch": node.get("branch"),
+                "durationMs": node.get("duration_ms"),
+            }
+        )
+    return items
 
 
 async def _known(request: web.Request) -> Execution:

@@ -60,6 +60,14 @@ def bad_parameter(name: str, what: str) -> BadInput:
     return BadInput(f"The query parameter `{name}` {what}.", faults=[Fault(what, f"/query/{name}")])
 
 
+def invalid_body(error: msgspec.ValidationError) -> BadInput:
+    """msgspec's refusal of a body, with the pointer to the place that it names."""
+    # msgspec names the place as "Expected … - at `$.settings.lines`"
+    what, _, place = str(error).partition(" - at `$")
+    pointer = place.rstrip("`").replace(".", "/")
+    return BadInput(f"`{pointer.lstrip('/') or 'body'}` is wrong: {what}.", faults=[Fault(what, pointer)])
+
+
 def not_modified(request: web.Request, etag: str) -> bool:
     """Whether `If-None-Match` names this (quoted) entity tag; weak comparison, as RFC 9110 §13.1.2 asks."""
     given = request.headers.get(hdrs.IF_NONE_MATCH)

@@ -1,0 +1,241 @@
+"""Dialect: stored flows at `/api/v1/chatflows`, in Flowise's shape with the graph's hash and our settings beside it."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+from aiohttp import web
+
+from switchroom.access import Scope
+from switchroom.engine.flows import FlowSettings
+from switchroom.errors import BadInput, Conflict, Fault, NotFound
+from switchroom.gateway.compact import canvas_of
+from switchroom.gateway.operation import operation
+from switchroom.gateway.reply import invalid_body, json_reply, query_int, rfc3339
+from switchroom.gateway.services import Services, services
+from switchroom.http_problems import read_json
+from switchroom.queue import Rules
+
+if TYPE_CHECKING:
+    from switchroom.engine import Flow
+
+MAX_LIMIT = 500
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_TYPES: dict[str, Literal["realtime", "text"]] = {"REALTIME": "realtime", "AGENTFLOW": "text"}
+
+
+class SettingsBody(msgspec.Struct, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """A flow's settings; what is left out stays as it is."""
+
+    duplicates: Literal["join", "reject", "allow"] | msgspec.UnsetType = msgspec.UNSET
+    lines: Annotated[int, msgspec.Meta(ge=1, le=10_000)] | msgspec.UnsetType = msgspec.UNSET
+    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] | msgspec.UnsetType = msgspec.UNSET
+    protected: bool | msgspec.UnsetType = msgspec.UNSET
+    variables: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+
+
+class FlowBody(msgspec.Struct, rename="camel", omit_defaults=True):
+    """A flow to save. A bare canvas (`{"nodes": […], "edges": […]}`) is taken as well."""
+
+    flow_data: dict[str, Any] | str | None = None
+    id: str | None = None
+    name: str | None = None
+    type: str | None = None
+    deployed: bool | None = None
+    settings: SettingsBody | None = None
+
+
+class SettingsView(msgspec.Struct, rename="camel"):
+    duplicates: str
+    lines: int
+    max_attempts: int
+    protected: bool
+    variables: dict[str, Any]
+
+
+class FlowView(msgspec.Struct, rename="camel"):
+    """A flow. `flowData` is the canvas as it was imported, as a JSON string, as Flowise's clients read it."""
+
+    id: str
+    name: str
+    flow_data: str
+    type: str
+    deployed: bool
+    created_date: str | None
+    updated_date: str | None
+    hash: str
+    settings: SettingsView
+
+
+class FlowPage(msgspec.Struct):
+    data: list[FlowView]
+    total: int
+
+
+class FlowDeleted(msgspec.Struct):
+    """As Flowise answers: how many rows were affected."""
+
+    affected: int
+    raw: list[str]
+
+
+def routes() -> list[web.RouteDef]:
+    base = "/api/v1/chatflows"
+    return [
+        web.post(base, create_flow),
+        web.get(base, list_flows),
+        web.get(base + "/{flow_id}", get_flow),
+        web.put(base + "/{flow_id}", update_flow),
+        web.delete(base + "/{flow_id}", delete_flow),
+    ]
+
+
+@operation(
+    Scope.FLOWS_WRITE,
+    "Import a flow; under an ID that stands already it is replaced",
+    tag="flows",
+    body=FlowBody,
+    replies={200: FlowView},
+    query={"id": (str, "The ID to save it under; else a new UUID")},
+    errors=(400, 413, 422),
+)
+async def create_flow(request: web.Request) -> web.Response:
+    body = await _body(request)
+    flow_id = request.query.get("id") or body.id
+    if flow_id is not None and not _ID.fullmatch(flow_id):
+        what = "must be 1 to 64 letters, digits, `_` or `-`"
+        raise BadInput(f"`id` {what}.", faults=[Fault(what, "/id")])
+    if body.flow_data is None:
+        raise BadInput("`flowData` is missing.", faults=[Fault("is required", "/flowData")])
+    parts = services(request)
+    stored = await parts.flows.get(flow_id) if flow_id else None
+    return json_reply(view_of(await _save(parts, body, flow_id or str(uuid.uuid4()), stored)))
+
+
+@operation(
+    Scope.FLOWS_READ,
+    "List flows; with `page` or `limit` as `{data, total}`",
+    tag="flows",
+    replies={200: list[FlowView]},
+    query={"page": (int, "From 1"), "limit": (int, f"Flows a page, at most {MAX_LIMIT}")},
+    errors=(400,),
+)
+async def list_flows(request: web.Request) -> web.Response:
+    page = query_int(request, "page", 1, lowest=1, highest=1_000_000)
+    limit = query_int(request, "limit", MAX_LIMIT, lowest=1, highest=MAX_LIMIT)
+    flows, total = await services(request).flows.list((page - 1) * limit, limit)
+    views = [view_of(flow) for flow in flows]
+    if "page" in request.query or "limit" in request.query:
+        return json_reply(FlowPage(views, total))
+    return json_reply(views)
+
+
+@operation(Scope.FLOWS_READ, "One flow with its canvas", tag="flows", replies={200: FlowView}, errors=(404,))
+async def get_flow(request: web.Request) -> web.Response:
+    return json_reply(view_of(await _stored(request)))
+
+
+@operation(
+    Scope.FLOWS_WRITE,
+    "Change a flow; what is left out stays",
+    tag="flows",
+    body=FlowBody,
+    replies={200: FlowView},
+    errors=(400, 404, 413, 422),
+)
+async def update_flow(request: web.Request) -> web.Response:
+    body = await _body(request)
+    stored = await _stored(request)
+    if body.id not in (None, stored.id):
+        what = "is not the ID of the path"
+        raise BadInput(f"`id` {what}.", faults=[Fault(what, "/id")])
+    return json_reply(view_of(await _save(services(request), body, stored.id, stored)))
+
+
+@operation(
+    Scope.FLOWS_WRITE,
+    "Delete a flow; its records stay",
+    tag="flows",
+    replies={200: FlowDeleted},
+    errors=(404, 409),
+)
+async def delete_flow(request: web.Request) -> web.Response:
+    flow = await _stored(request)
+    parts = services(request)
+    status = await parts.queue.status(flow.id, limit=1)
+    if status.pending_count or status.active or status.scheduled_count:
+        raise Conflict("The flow has calls that have not ended: end or clear them first.", code="flow_in_use")
+    await parts.flows.delete(flow.id)
+    return json_reply(FlowDeleted(affected=1, raw=[]))
+
+
+def view_of(flow: Flow) -> FlowView:
+    settings = flow.settings
+    return FlowView(
+        id=flow.id,
+        name=flow.name,
+        flow_data=msgspec.json.encode(flow.canvas).decode(),
+        type="REALTIME" if flow.kind == "realtime" else "AGENTFLOW",
+        deployed=settings.deployed,
+        created_date=rfc3339(flow.created_ms),
+        updated_date=rfc3339(flow.updated_ms),
+        hash=flow.hash,
+        settings=SettingsView(
+            duplicates=settings.duplicates,
+            lines=settings.lines,
+            max_attempts=settings.max_attempts,
+            protected=settings.protected,
+            variables=settings.variables,
+        ),
+    )
+
+
+async def _save(parts: Services, body: FlowBody, flow_id: str, stored: Flow | None) -> Flow:
+    if body.type is not None and body.type not in _TYPES:
+        what = f"must be one of {', '.join(_TYPES)}"
+        raise BadInput(f"`type` {what}.", faults=[Fault(what, "/type")])
+    kind = _TYPES[body.type] if body.type is not None else None
+    if body.flow_data is not None:
+        canvas = canvas_of(body.flow_data, "/flowData")
+    else:
+        assert stored is not None  # only an update may leave the canvas out
+        canvas, kind = stored.canvas, kind or stored.kind
+    settings = stored.settings if stored is not None else FlowSettings()
+    changes: dict[str, Any] = {}
+    if body.settings is not None:
+        given = {name: getattr(body.settings, name) for name in SettingsBody.__struct_fields__}
+        changes = {name: value for name, value in given.items() if value is not msgspec.UNSET}
+    if body.deployed is not None:
+        changes["deployed"] = body.deployed
+    settings = msgspec.structs.replace(settings, **changes)
+    name = body.name or (stored.name if stored is not None else None)
+    flow = await parts.flows.save(canvas, flow_id=flow_id, name=name, settings=settings, kind=kind)
+    rules = Rules(lines=settings.lines, duplicates=settings.duplicates, max_attempts=settings.max_attempts)
+    await parts.queue.configure(flow.id, rules)
+    return flow
+
+
+async def _stored(request: web.Request) -> Flow:
+    flow_id = request.match_info["flow_id"]
+    flow = await services(request).flows.get(flow_id)
+    if flow is None:
+        raise NotFound(f"There is no flow {flow_id!r}.", code="flow_not_found")
+    return flow
+
+
+async def _body(request: web.Request) -> FlowBody:
+    value = await read_json(request, services(request).max_canvas_bytes)
+    if not isinstance(value, dict):
+        raise BadInput("The body must be a JSON object.", faults=[Fault("must be an object", "")])
+    if "nodes" in value and "flowData" not in value:  # a bare canvas
+        names = {name: value[name] for name in ("id", "name", "type") if isinstance(value.get(name), str)}
+        if names.get("type") not in _TYPES:
+            names.pop("type", None)  # a canvas's own word, which its reader knows
+        return FlowBody(flow_data=value, **names)
+    try:
+        return msgspec.convert(value, FlowBody)
+    except msgspec.ValidationError as error:
+        raise invalid_body(error) from error
