@@ -126,3 +126,22 @@ def flow_document(flow_id: str) -> str:
 def flow_index() -> str:
     """Sorted set: flow IDs by their creation."""
     return "sr:flows"
+
+
+# --- crawler: one job, one site --------------------------------------------------------------------------------------
+
+
+def crawl_jobs() -> str:
+    """Sorted set: job IDs by their creation."""
+    return "sr:crawl:jobs"
+
+
+def crawl(job_id: str, part: str) -> str:
+    """A part of one job: `job` (string), `queue` `taken` `walled` (sorted sets of URLs), `seen` `pages` `stats` (hashes),
+    `events` (stream)."""
+    return f"sr:{{crawl-{job_id}}}:{part}"
+
+
+def crawl_site(host: str) -> str:
+    """Hash: URL -> the newest good reading of a page of this host."""
+    return f"sr:{{site-{host}}}:pages"

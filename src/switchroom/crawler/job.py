@@ -1,0 +1,142 @@
+"""A crawl job: what is asked for, and the states it goes through. Pure."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+from switchroom.errors import Conflict
+
+RenderMode = Literal["auto", "always", "never"]
+
+
+class JobState(StrEnum):
+    """Where a job is; the last three are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING_LOGIN = "waiting_login"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class JobEvent(StrEnum):
+    """What happens to a job: by its runner (`start` to `lost`), by cookies, by a person."""
+
+    START = "start"
+    DRAINED = "drained"
+    WALLED = "walled"
+    ERROR = "error"
+    LOST = "lost"  # the process that ran it is gone
+    COOKIES = "cookies"
+    PAUSE = "pause"
+    RESUME = "resume"
+    CANCEL = "cancel"
+
+
+FINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
+
+_S, _E = JobState, JobEvent
+TABLE: dict[tuple[JobState, JobEvent], JobState] = {
+    (_S.QUEUED, _E.START): _S.RUNNING,
+    (_S.QUEUED, _E.LOST): _S.QUEUED,
+    (_S.QUEUED, _E.COOKIES): _S.QUEUED,
+    (_S.QUEUED, _E.RESUME): _S.QUEUED,
+    (_S.QUEUED, _E.PAUSE): _S.PAUSED,
+    (_S.QUEUED, _E.CANCEL): _S.CANCELLED,
+    (_S.RUNNING, _E.DRAINED): _S.COMPLETED,
+    (_S.RUNNING, _E.WALLED): _S.WAITING_LOGIN,
+    (_S.RUNNING, _E.ERROR): _S.FAILED,
+    (_S.RUNNING, _E.LOST): _S.QUEUED,
+    (_S.RUNNING, _E.COOKIES): _S.RUNNING,
+    (_S.RUNNING, _E.RESUME): _S.RUNNING,
+    (_S.RUNNING, _E.PAUSE): _S.PAUSED,
+    (_S.RUNNING, _E.CANCEL): _S.CANCELLED,
+    (_S.WAITING_LOGIN, _E.LOST): _S.WAITING_LOGIN,
+    (_S.WAITING_LOGIN, _E.COOKIES): _S.QUEUED,
+    (_S.WAITING_LOGIN, _E.RESUME): _S.QUEUED,
+    (_S.WAITING_LOGIN, _E.PAUSE): _S.PAUSED,
+    (_S.WAITING_LOGIN, _E.CANCEL): _S.CANCELLED,
+    (_S.PAUSED, _E.LOST): _S.PAUSED,
+    (_S.PAUSED, _E.COOKIES): _S.PAUSED,
+    (_S.PAUSED, _E.PAUSE): _S.PAUSED,
+    (_S.PAUSED, _E.RESUME): _S.QUEUED,
+    (_S.PAUSED, _E.CANCEL): _S.CANCELLED,
+    (_S.CANCELLED, _E.CANCEL): _S.CANCELLED,
+    **{(final, event): final for final in FINAL for event in (_E.LOST, _E.COOKIES)},
+}
+
+
+def next_state(state: JobState, event: JobEvent) -> JobState:
+    """The state after `event`; `Conflict` where it cannot happen in `state`."""
+    after = TABLE.get((state, event))
+    if after is None:
+        raise Conflict(f"A job that is {state} cannot take '{event}'.", code="job_state", extra={"state": str(state)})
+    return after
+
+
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job crawls.
+
+    `starts` are canonical URLs, `hosts` the hosts (without `www.`) it stays on, `depth` how many links away from a start
+    or a sitemap it goes, `max_pages` the pages it reads at most. With `on_login_wall="skip"` walled pages count as
+    failed and the job completes; with `wait` it pauses for cookies.
+    """
+
+    starts: tuple[str, ...]
+    hosts: tuple[str, ...]
+    depth: int = 3
+    max_pages: int = 1000
+    render: RenderMode = "auto"
+    sitemaps: bool = True
+    on_login_wall: Literal["wait", "skip"] = "wait"
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """Why a job waits: the domain that needs a login, a page that showed it, and the sign (see `login_wall`).
+
+    `session_lost` says that cookies for the domain had worked, or were sent and not honoured.
+    """
+
+    domain: str
+    url: str
+    sign: str
+    session_lost: bool = False
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored job. Times are Unix milliseconds, 0 where it has not happened. `note` says why it ended or stands."""
+
+    id: str
+    spec: JobSpec
+    state: JobState = JobState.QUEUED
+    created_ms: int = 0
+    started_ms: int = 0
+    ended_ms: int = 0
+    active_ms: int = 0
+    note: str = ""
+    waiting: Waiting | None = None
+    discovered: bool = False
+    revision: int = 0
+
+
+class PageRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of one URL in a job. `outcome`: `kept`, `unchanged`, `skipped` or `failed`, with a `cause` for the last
+    two. `file` is relative to the domain's folder."""
+
+    url: str
+    outcome: Literal["kept", "unchanged", "skipped", "failed"]
+    cause: str = ""
+    status: int = 0
+    depth: int = 0
+    title: str = ""
+    file: str = ""
+    content_hash: str = ""
+    chars: int = 0
+    rendered: bool = False
+    final_url: str = ""
+    fetched_ms: int = 0

@@ -1,0 +1,80 @@
+"""Whether an answer is a login wall instead of the page that was asked for. Pure; the runner confirms by a probe."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import OrderedDict
+
+from switchroom.crawler import urls
+from switchroom.crawler.page import Page
+
+_LOGIN_WORDS = re.compile(
+    r"\b(?:log ?in|log on|sign ?in|sign on|prijava|prijavi|anmelden|anmeldung|einloggen|connexion|connectez|iniciar sesi[oó]n"
+    r"|accedi|password|geslo|passwort|mot de passe)\b",
+    re.IGNORECASE,
+)
+_ASKS = re.compile(
+    r"(?:please|you (?:must|need to|have to)(?: first)?) (?:log|sign)[ -]?(?:in|on)|(?:must|need to) be (?:logged|signed) in"
+    r"|(?:log|sign)[ -]?in (?:is )?(?:required|to (?:continue|view|access|see|read))|session (?:has |is )?(?:expired|timed out|ended)"
+    r"|authentication required|members only|za ogled se prijavite|bitte (?:melden sie sich an|anmelden|einloggen)",
+    re.IGNORECASE,
+)
+_SHORT_CHARS = 1500
+_NOTICE_CHARS = 800
+_HTTP_AUTH = re.compile(r"^\s*(?:basic|digest|negotiate|ntlm)\b", re.IGNORECASE)
+
+
+def http_auth(status: int, authenticate: str) -> bool:
+    """Whether a 401 asks for HTTP authentication, which no cookie can answer."""
+    return status == 401 and _HTTP_AUTH.match(authenticate) is not None
+
+
+def suspect(asked: str, got: str, status: int, page: Page | None, *, cookie_cleared: bool = False) -> str | None:
+    """The sign of a login wall in an answer, None where there is none.
+
+    `asked` and `got` are the URLs before and after redirects; `cookie_cleared` says that the site deleted a cookie that
+    we had sent. Signs: `status_401 status_403 redirected_to_login cookie_cleared password_form asks_to_log_in`.
+    A login page that was asked for by its own address is no wall.
+    """
+    if status in (401, 403):
+        return f"status_{status}"
+    if status >= 300 or urls.is_login_url(asked):
+        return None
+    moved = asked != got
+    if moved and urls.is_login_url(got):
+        return "redirected_to_login"
+    if page is None:
+        return None
+    asks = page.password_form or _ASKS.search(page.text[:4000]) is not None
+    if cookie_cleared and (moved or asks):
+        return "cookie_cleared"
+    if page.password_form:
+        heads = " ".join((page.title, *page.headings))
+        if moved or len(page.text) < _SHORT_CHARS or _LOGIN_WORDS.search(heads):
+            return "redirected_to_login" if moved else "password_form"
+    if asks and len(page.text) < _NOTICE_CHARS:
+        return "asks_to_log_in"
+    return None
+
+
+class SameBody:
+    """Sees one body on many URLs: `add` says which URLs share a text once `limit` of them do and it speaks of a login."""
+
+    def __init__(self, limit: int = 3, remembered: int = 2000) -> None:
+        self._limit = limit
+        self._remembered = remembered
+        self._urls: OrderedDict[bytes, list[str]] = OrderedDict()
+
+    def add(self, url: str, text: str) -> list[str]:
+        """The URLs that had this text, `url` included, from the `limit`-th on; else empty."""
+        if len(text) > 4 * _SHORT_CHARS or not _LOGIN_WORDS.search(text):
+            return []
+        digest = hashlib.blake2b(text.encode(), digest_size=12).digest()
+        seen = self._urls.setdefault(digest, [])
+        self._urls.move_to_end(digest)
+        if url not in seen:
+            seen.append(url)
+        if len(self._urls) > self._remembered:
+            self._urls.popitem(last=False)
+        return list(seen) if len(seen) >= self._limit else []

@@ -1,0 +1,130 @@
+"""Sitemaps (sitemaps.org protocol): index, nested, gzip, plain text and feeds, within budgets."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import AsyncIterator
+from io import BytesIO
+
+import msgspec
+from lxml import etree
+
+from switchroom.crawler import urls
+from switchroom.net import CookieSource, GuardedClient, OutboundError
+
+log = logging.getLogger(__name__)
+
+MAX_BYTES = 52_428_800  # the protocol's limit of one file, unpacked
+MAX_FILES = 500
+MAX_NESTING = 5
+MAX_ENTRIES = 500_000
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A page that a sitemap names, and when it says that the page last changed (as written there)."""
+
+    url: str
+    lastmod: str | None = None
+
+
+async def read_sitemaps(
+    client: GuardedClient, starts: list[str], cookies: CookieSource | None = None, problems: list[str] | None = None
+) -> AsyncIterator[Entry]:
+    """The pages of `starts` and of the sitemaps that they name, each page once. What cannot be read is added to
+    `problems` as `"<cause> <url>"` and skipped."""
+    waiting = [(address, 0) for address in starts]
+    asked: set[str] = set()
+    given: set[str] = set()
+    while waiting and len(asked) < MAX_FILES:
+        address, nesting = waiting.pop(0)
+        if address in asked or nesting > MAX_NESTING:
+            continue
+        asked.add(address)
+        try:
+            got = await client.fetch(address, cookies=cookies, max_bytes=MAX_BYTES, timeout_s=60)
+            if got.status != 200:
+                raise OutboundError("protocol", f"status {got.status}")
+            nested, entries = parse_sitemap(got.body, got.url)
+        except (OutboundError, ValueError) as error:
+            if problems is not None:
+                problems.append(f"{getattr(error, 'cause', 'not_a_sitemap')} {address}")
+            log.info("sitemap skipped", extra={"url": address, "cause": str(error)})
+            continue
+        waiting += [(url, nesting + 1) for url in nested]
+        for entry in entries:
+            if entry.url not in given:
+                if len(given) >= MAX_ENTRIES:
+                    return
+                given.add(entry.url)
+                yield entry
+
+
+def parse_sitemap(body: bytes, url: str) -> tuple[list[str], list[Entry]]:
+    """The sitemaps and the pages that a file names. Raises `ValueError` where it is none.
+
+    Entities are not expanded and nothing is fetched by the parser.
+    """
+    if body[:2] == b"\x1f\x8b":
+        body = _gunzip(body)
+    head = body[:200].lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not head.startswith(b"<"):
+        lines = [line.strip() for line in body.decode("utf-8", "replace").splitlines()]
+        pages = [
+            found for line in lines if line.startswith(("http://", "https://")) and (found := urls.canonical(line))
+        ]
+        if not pages:
+            raise ValueError("neither XML nor a list of URLs")
+        return [], [Entry(page) for page in pages]
+    if b"<!DOCTYPE html" in head or head.lower().startswith((b"<!doctype html", b"<html")):
+        raise ValueError("an HTML page")
+    nested: list[str] = []
+    entries: list[Entry] = []
+    try:
+        events = etree.iterparse(
+            BytesIO(body.lstrip()),
+            events=("end",),
+            recover=True,
+            resolve_entities=False,
+            no_network=True,
+            huge_tree=False,
+        )
+        for _, element in events:
+            tag = etree.QName(element).localname if isinstance(element.tag, str) else ""
+            if tag in ("url", "sitemap", "item", "entry"):
+                loc, lastmod = _fields(element)
+                found = urls.resolve(url, loc) if loc else None
+                if found is not None and tag == "sitemap":
+                    nested.append(found)
+                elif found is not None:
+                    entries.append(Entry(found, lastmod))
+                element.clear()
+    except etree.XMLSyntaxError as error:
+        raise ValueError("not well-formed XML") from error
+    if not nested and not entries and b"urlset" not in body[:2000] and b"sitemapindex" not in body[:2000]:
+        raise ValueError("XML that is no sitemap")
+    return nested, entries
+
+
+def _fields(element: etree._Element) -> tuple[str | None, str | None]:
+    loc = lastmod = None
+    for child in element:
+        if not isinstance(child.tag, str):
+            continue
+        name = etree.QName(child).localname
+        if name in ("loc", "link") and loc is None:
+            loc = (child.text or child.get("href") or "").strip() or None
+        elif name in ("lastmod", "updated", "pubDate"):
+            lastmod = (child.text or "").strip() or None
+    return loc, lastmod
+
+
+def _gunzip(body: bytes) -> bytes:
+    unpack = zlib.decompressobj(wbits=31)
+    try:
+        plain = unpack.decompress(body, MAX_BYTES + 1)
+    except zlib.error as error:
+        raise ValueError("a damaged gzip file") from error
+    if len(plain) > MAX_BYTES:
+        raise ValueError("unpacks to more than the limit")
+    return plain

@@ -1,0 +1,149 @@
+"""URLs of a crawl: one spelling a page, what is in scope, what must never be followed, what smells of a trap. Pure."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from yarl import URL
+
+_TRACKING = re.compile(
+    r"(?:utm_\w+|mc_[ce]id|fbclid|gclid|gbraid|wbraid|dclid|msclkid|yclid|twclid|ttclid|igshid|li_fat_id|_hs\w+|hsctatracking"
+    r"|mkt_tok|oly_\w+|vero_\w+|_ga|_gl|ref_src|s_cid|spm|wickedid|phpsessid|jsessionid|aspsessionid\w*|sessionid)",
+    re.IGNORECASE,
+)
+_PATH_SESSION = re.compile(r";(?:jsessionid|phpsessid|sid)=[^/?#]*", re.IGNORECASE)
+_ENDS_SESSION = re.compile(
+    r"(?:^|[/_.?&=-])(?:log[_-]?(?:out|off)|sign[_-]?(?:out|off)|logged[_-]?out|end[_-]?session|abmelden|odjava|izpis"
+    r"|deconnexion|cerrar[_-]?sesion)(?=$|[/_.?&=;-])",
+    re.IGNORECASE,
+)
+_CHANGES = re.compile(
+    r"(?:^|[/_.?&=-])(?:delete|destroy|remove|unsubscribe|deactivate|terminate|revoke|purge|cancel|trash|erase|izbrisi)"
+    r"(?=$|[/_.?&=;-])",
+    re.IGNORECASE,
+)
+_LOGIN = re.compile(
+    r"(?:^|[/_.?&=-])(?:log[_-]?in|sign[_-]?in|log[_-]?on|sign[_-]?on|sso|saml2?|oauth2?|auth|authenticate|authorize|session/new"
+    r"|sessions/new|anmelden|einloggen|prijava|connexion|wp-login|accounts?/login)(?=$|[/_.?&=;-])",
+    re.IGNORECASE,
+)
+_ASSET = re.compile(
+    r"\.(?:css|m?js|map|json|xml|rss|atom|ico|png|jpe?g|gif|svg|webp|avif|bmp|tiff?|woff2?|ttf|eot|otf|mp[34]|m4[av]|webm|ogg|"
+    r"wav|flac|avi|mov|mkv|zip|gz|tgz|bz2|xz|7z|rar|tar|exe|msi|dmg|pkg|deb|rpm|apk|iso|bin|docx?|xlsx?|pptx?|odt|ods|ics|vcf)$",
+    re.IGNORECASE,
+)
+_VARIABLE = re.compile(r"\d+|[0-9a-f]{8,}(?:-[0-9a-f]{4,})*", re.IGNORECASE)
+
+MAX_URL_CHARS = 2000
+MAX_SEGMENTS = 16
+MAX_PARAMETERS = 8
+
+
+@lru_cache(maxsize=8192)
+def canonical(text: str) -> str | None:
+    """One spelling of an absolute http(s) URL: no fragment, default port, user, tracking or session parameters, and the
+    parameters that stay in a stable order. None for anything that is not one."""
+    try:
+        url = URL(text.strip())
+    except ValueError:
+        return None
+    if url.scheme not in ("http", "https") or not url.host:
+        return None
+    if url.user or url.password:
+        url = url.with_user(None)
+    pairs = [(key, value) for key, value in url.query.items() if not _TRACKING.fullmatch(key)]
+    path = _PATH_SESSION.sub("", url.path) or "/"
+    if path != url.path:
+        url = url.with_path(path)
+    return str(url.with_query(sorted(pairs) or None).with_fragment(None))
+
+
+def resolve(base: str, link: str) -> str | None:
+    """An `href` on the page `base` as a canonical URL; None where it leads nowhere that can be crawled."""
+    link = link.strip()
+    if not link or link.startswith("#") or link[:11].lower().startswith(("javascript:", "mailto:", "tel:", "data:")):
+        return None
+    try:
+        return canonical(str(URL(base).join(URL(link))))
+    except ValueError:
+        return None
+
+
+def host_of(url: str) -> str:
+    """The host as it stands in a URL, with a port that is not the scheme's own."""
+    parts = URL(url)
+    assert parts.host is not None
+    return parts.host if parts.is_default_port() or parts.port is None else f"{parts.host}:{parts.port}"
+
+
+def is_asset(url: str) -> bool:
+    """Whether the path's extension says that this is no page to read."""
+    return _ASSET.search(URL(url).path) is not None
+
+
+def is_login_url(url: str) -> bool:
+    """Whether path or query look like a login."""
+    parts = URL(url)
+    return _LOGIN.search(parts.path) is not None or _LOGIN.search(parts.query_string) is not None
+
+
+def ends_session(url: str, words: str = "") -> bool:
+    """Whether following the link, by its address or its words, would log out."""
+    return (
+        _ENDS_SESSION.search(_target(url)) is not None
+        or _ENDS_SESSION.search(words.strip().replace(" ", "-")) is not None
+    )
+
+
+def changes_something(url: str) -> bool:
+    """Whether the address sounds as if a GET on it deleted or cancelled something."""
+    return _CHANGES.search(_target(url)) is not None
+
+
+def trap_reason(url: str) -> str | None:
+    """Why the address alone says that a site makes up pages without end; None where it does not."""
+    if len(url) > MAX_URL_CHARS:
+        return "url_too_long"
+    parts = URL(url)
+    segments = [segment for segment in parts.path.split("/") if segment]
+    if len(segments) > MAX_SEGMENTS:
+        return "path_too_deep"
+    if len(parts.query) > MAX_PARAMETERS:
+        return "too_many_parameters"
+    if len(segments) >= 6 and _repeats(segments):
+        return "path_repeats"
+    return None
+
+
+def pattern_of(url: str) -> str:
+    """The address with its numbers and hashes taken out and parameter names only: what pages of one kind share."""
+    parts = URL(url)
+    path = "/".join(_VARIABLE.sub("#", segment) for segment in parts.path.split("/"))
+    names = "&".join(sorted(set(parts.query)))
+    return f"{parts.host}{path}{'?' + names if names else ''}"
+
+
+def in_scope(url: str, roots: frozenset[str]) -> bool:
+    """Whether the URL's host (with port) is one of `roots`, seen without a leading `www.`."""
+    return bare_host(host_of(url)) in roots
+
+
+def bare_host(host: str) -> str:
+    """A host without its leading `www.`."""
+    return host.lower().removeprefix("www.")
+
+
+def _target(url: str) -> str:
+    parts = URL(url)
+    return f"{parts.path}?{parts.query_string}" if parts.query_string else parts.path
+
+
+def _repeats(segments: list[str]) -> bool:
+    """Three times the same run of segments in a row (`/a/b/a/b/a/b`)."""
+    for width in (1, 2, 3):
+        for start in range(len(segments) - 3 * width + 1):
+            run = segments[start : start + width]
+            if run == segments[start + width : start + 2 * width] == segments[start + 2 * width : start + 3 * width]:
+                return True
+    return False
