@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime, time
 from typing import Any
 
 import msgspec
 from aiohttp import hdrs, web
+from aiohttp.typedefs import LooseHeaders
 
 from switchroom.errors import BadInput, Fault
 
 _encode = msgspec.json.Encoder().encode
 
 
-def json_reply(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+def json_reply(value: Any, *, status: int = 200, headers: LooseHeaders | None = None) -> web.Response:
     return web.Response(body=_encode(value), status=status, content_type="application/json", headers=headers)
 
 
