@@ -14,7 +14,8 @@ from switchroom.store import Blobs, Store
 
 if TYPE_CHECKING:  # an API node that only answers HTTP loads neither media nor the engine through this file
     from switchroom.engine import Engine, Flow, FlowStore
-    from switchroom.queue import Queue
+    from switchroom.net import Guard
+    from switchroom.queue import Feed, Queue
     from switchroom.realtime.signalling import SignalClient
 
 
@@ -24,12 +25,15 @@ class Services:
 
     store: Store
     queue: Queue
+    feed: Feed
     flows: FlowStore
     engine: Engine
     executions: Executions
     access: Access
     blobs: Blobs
     signals: SignalClient
+    guard: Guard
+    """Decides about URLs that a request names for later (`ccBaseUrl`, `callbackUrl`)."""
     max_body_bytes: int = 1 << 20
     max_canvas_bytes: int = 16 << 20
     """A canvas carries a form schema a node, so it may be larger than other bodies."""

@@ -92,6 +92,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     stats: dict[str, int]
     last_event: str
     average_handle_ms: int
+    service_level_ms: int
     now_ms: int
 
 
@@ -269,6 +270,7 @@ class Queue:
             average_handle_ms=int(reply[8]),
             now_ms=int(reply[9]),
             free=reply[10],
+            service_level_ms=reply[11],
         )
 
     async def detail(self, flow_id: str, task_id: str) -> Detail:

@@ -70,6 +70,8 @@ local function move(id, event, more)
     local wait = now - tonumber(v[8])
     count('answered', 1)
     count('wait_ms', wait)
+    local longest = redis.call('HGET', K .. 'stats', 'longest_ms')
+    if not longest or wait > tonumber(longest) then redis.call('HSET', K .. 'stats', 'longest_ms', text(wait)) end
     if wait <= conf('sl_ms', 20000) then count('in_sl', 1) end
   elseif after == 'wrapup' then
     fields[#fields + 1] = 'w'; fields[#fields + 1] = text(now)

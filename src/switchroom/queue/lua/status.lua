@@ -1,5 +1,5 @@
 -- ARGV: first, last place of the pending page
--- Returns {enabled, lines, pending, scheduled, {fields of held calls}, {fields of the page's calls}, {stats}, last event ID, aht ms}
+-- Returns {enabled, lines, pending, scheduled, {fields of held calls}, {fields of the page's calls}, {stats}, last event ID, aht ms, now, free lines, service level ms}
 tick()
 local function fields(id)
   local v = redis.call('HMGET', call_key(id), 's', 'id', 'e', 'li', 'of', 'n', 'o')
@@ -13,4 +13,5 @@ for _, id in ipairs(redis.call('ZRANGE', K .. 'pending', ARGV[1], ARGV[2])) do p
 local last = redis.call('XREVRANGE', K .. 'events', '+', '-', 'COUNT', 1)
 local free = conf('lines', 4) - redis.call('ZCARD', K .. 'held')
 return { conf('enabled', 1), conf('lines', 4), redis.call('ZCARD', K .. 'pending'), redis.call('ZCARD', K .. 'scheduled'),
-  held, page, redis.call('HGETALL', K .. 'stats'), last[1] and last[1][1] or '0-0', text(conf('aht_ms', 120000)), text(now), free }
+  held, page, redis.call('HGETALL', K .. 'stats'), last[1] and last[1][1] or '0-0', text(conf('aht_ms', 120000)), text(now), free,
+  conf('sl_ms', 20000) }

@@ -1,0 +1,202 @@
+"""The body of an enqueue: what is right becomes a `NewCall`, what is wrong is named with its place."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import time
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from switchroom.errors import BadInput, Fault
+from switchroom.net import Guard
+from switchroom.queue import NewCall
+
+MAX_ID = 256
+MAX_PRIORITY = 1_000
+MAX_ATTEMPTS = 100
+MAX_SKILLS = 32
+MAX_SKILL = 64
+MAX_URL = 2_048
+MAX_KEY = 255
+
+_canonical = msgspec.json.Encoder(order="deterministic")
+
+
+class EnqueueBody(msgspec.Struct, rename="camel", omit_defaults=True):
+    """For the API document; `parse` below reads it with an answer for each field.
+
+    `form` holds `ID` (any case; a string or a number). Times are RFC 3339 with an offset.
+    """
+
+    form: dict[str, Any]
+    state: dict[str, Any] | None = None
+    cc_base_url: str | None = None
+    priority: int = 0
+    not_before: str | None = None
+    expires_at: str | None = None
+    max_attempts: int | None = None
+    skills: list[str] | None = None
+    callback_url: str | None = None
+
+
+def parse(body: object, idempotency_key: str | None, guard: Guard) -> NewCall:
+    """A `NewCall` from a decoded body. Raises `BadInput` with every fault that was found."""
+    if not isinstance(body, dict):
+        raise BadInput("the body must be a JSON object", faults=[Fault("must be an object", "")])
+    faults: list[Fault] = []
+    form = _form(body.get("form"), faults)
+    state = body.get("state")
+    if state is None:
+        state = {}
+    elif not isinstance(state, dict):
+        faults.append(Fault("must be an object", "/state"))
+    priority = _integer(body, "priority", -MAX_PRIORITY, MAX_PRIORITY, faults)
+    attempts = _integer(body, "maxAttempts", 1, MAX_ATTEMPTS, faults)
+    not_before = _time(body, "notBefore", faults)
+    expires = _time(body, "expiresAt", faults)
+    if not_before and expires and expires <= not_before:
+        faults.append(Fault("must be later than notBefore", "/expiresAt"))
+    skills = _skills(body.get("skills"), faults)
+    cc_base_url = _url(body, "ccBaseUrl", guard, faults)
+    callback_url = _url(body, "callbackUrl", guard, faults)
+    if idempotency_key is not None and not (
+        0 < len(idempotency_key) <= MAX_KEY and idempotency_key.isascii() and idempotency_key.isprintable()
+    ):
+        faults.append(Fault(f"must be 1 to {MAX_KEY} printable ASCII characters", "/header/Idempotency-Key"))
+    if faults:
+        raise BadInput("; ".join(f"{fault.pointer or 'body'} {fault.detail}" for fault in faults), faults=faults)
+    digest = ""
+    if idempotency_key is not None:
+        digest = hashlib.sha256(_canonical.encode(dict(body) | {"form": form})).hexdigest()
+    return NewCall(
+        form=form,
+        state=state,
+        cc_base_url=cc_base_url,
+        priority=priority or 0,
+        not_before_ms=not_before if not_before and not_before > time.time() * 1000 else None,
+        expires_at_ms=expires,
+        max_attempts=attempts,
+        skills=skills,
+        callback_url=callback_url,
+        idempotency_key=idempotency_key,
+        payload_digest=digest,
+    )
+
+
+def _form(form: object, faults: list[Fault]) -> dict[str, Any]:
+    """The form with its ID under the one spelling `ID`, first."""
+    if not isinstance(form, dict):
+        faults.append(Fault("is required and must be an object that holds ID", "/form"))
+        return {}
+    given = [(name, value) for name, value in form.items() if name.lower() == "id"]
+    if not given:
+        faults.append(Fault("is required: the caller's ID, such as a phone number", "/form/ID"))
+        return {}
+    values = set()
+    for name, value in given:
+        text = _id_text(value)
+        if text is None:
+            faults.append(Fault("must be a non-empty string or a number", f"/form/{name}"))
+            return {}
+        if len(text) > MAX_ID or not text.isprintable():
+            faults.append(Fault(f"must be at most {MAX_ID} printable characters", f"/form/{name}"))
+            return {}
+        values.add(text)
+    if len(values) > 1:
+        names = ", ".join(name for name, _ in given)
+        faults.append(Fault(f"is given more than once with different values ({names})", "/form/ID"))
+        return {}
+    question = form.get("question")
+    if question is not None and not isinstance(question, str):
+        faults.append(Fault("must be a string: the caller's first utterance", "/form/question"))
+    rest = {name: value for name, value in form.items() if name.lower() != "id"}
+    return {"ID": values.pop(), **rest}
+
+
+def _id_text(value: object) -> str | None:
+    if isinstance(value, str):
+        return value.strip() or None
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):  # a whole number in exponent or point notation is the same number
+        text = format(Decimal(repr(value)), "f")
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    return None
+
+
+def _integer(body: dict[str, Any], name: str, lowest: int, highest: int, faults: list[Fault]) -> int | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+        faults.append(Fault(f"must be a whole number from {lowest} to {highest}", f"/{name}"))
+        return None
+    return value
+
+
+def _time(body: dict[str, Any], name: str, faults: list[Fault]) -> int | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    try:
+        at = datetime.fromisoformat(value) if isinstance(value, str) and "T" in value.upper() else None
+        if at is not None and at.tzinfo is not None:
+            return max(1, int(at.timestamp() * 1000))
+    except (ValueError, OverflowError):
+        pass
+    faults.append(Fault("must be an RFC 3339 time with an offset, such as 2026-11-21T10:00:00Z", f"/{name}"))
+    return None
+
+
+def _skills(value: object, faults: list[Fault]) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if (
+        isinstance(value, list)
+        and len(value) <= MAX_SKILLS
+        and all(isinstance(skill, str) and 0 < len(skill.strip()) <= MAX_SKILL for skill in value)
+    ):
+        return tuple(dict.fromkeys(skill.strip() for skill in value))
+    faults.append(Fault(f"must be a list of at most {MAX_SKILLS} words of at most {MAX_SKILL} characters", "/skills"))
+    return ()
+
+
+def _url(body: dict[str, Any], name: str, guard: Guard, faults: list[Fault]) -> str | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    fault = "must be an http or https URL" if not isinstance(value, str) else _url_fault(value, guard)
+    if fault:
+        faults.append(Fault(fault, f"/{name}"))
+        return None
+    return str(value).strip()
+
+
+def _url_fault(text: str, guard: Guard) -> str | None:
+    """What is wrong with a URL that we may call later; a name is looked up only then."""
+    text = text.strip()
+    try:
+        url = urlsplit(text)
+        host, _ = url.hostname, url.port
+    except ValueError:
+        return "must be an http or https URL"
+    if url.scheme not in ("http", "https") or not host or len(text) > MAX_URL or not text.isprintable() or " " in text:
+        return f"must be an http or https URL of at most {MAX_URL} characters"
+    if url.username is not None or url.password is not None:
+        return "must not carry credentials"
+    try:
+        address = str(ipaddress.ip_address(host))
+    except ValueError:
+        if host != "localhost" and not host.endswith(".localhost"):
+            return None
+        address = "127.0.0.1"
+    if not guard.permits(host, address):
+        return "leads to an address that is not public; a setting can allow it by host or network"
+    return None
