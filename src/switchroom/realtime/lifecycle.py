@@ -54,6 +54,8 @@ class Happened(StrEnum):
     CONCLUDED = "concluded"
     """The engine has said all it had to say; reason in the event."""
     HOLD_LOST = "hold_lost"
+    ENDED_BY_VERB = "ended_by_verb"
+    """Somebody ended the call in the queue (`complete`, `cancel`); we still hold it for its wrap-up."""
     DRAINED = "drained"
     """This process stops and its deadline has passed."""
     TORN_DOWN = "torn_down"
@@ -94,6 +96,7 @@ _END_EVENTS = {
     Happened.WAIT_OVER,
     Happened.CONCLUDED,
     Happened.HOLD_LOST,
+    Happened.ENDED_BY_VERB,
     Happened.DRAINED,
 }
 
@@ -116,7 +119,7 @@ def advance(state: State, event: Event) -> Step:
     if what is Happened.LEG_REPLACED:
         if phase is Phase.LOST:
             return state._replace(phase=Phase.LIVE), (Do.RESUME,)
-        return state, ()
+        return _media_up(state)
     if what is Happened.LEG_DEAD:
         if phase is Phase.LIVE:
             return state._replace(phase=Phase.LOST), (Do.PAUSE,)
@@ -155,21 +158,23 @@ def _ending(state: State, event: Event) -> Step:
             return _end(state, EndReason.TIMEOUT, event.detail or "the caller's leg died and did not come back")
         case Happened.HOLD_LOST:
             return _end(state._replace(held=False), event.reason, event.detail or "the hold on the call was lost")
+        case Happened.ENDED_BY_VERB:
+            return _end(state, event.reason or EndReason.COMPLETED, event.detail, told=True)
         case Happened.DRAINED:
             return _end(state, None, event.detail or "this media process stops")
         case _:
             return _end(state, event.reason or EndReason.FAILED, event.detail)
 
 
-def _end(state: State, reason: EndReason | None, detail: str) -> Step:
+def _end(state: State, reason: EndReason | None, detail: str, *, told: bool = False) -> Step:
     """The way out. A call that was not live, or that a stopping process gives up (`reason` None), goes back to its
-    place in the queue; the others are over."""
+    place in the queue; the others are over. `told`: the queue knows already that it is over."""
     ended = state._replace(phase=Phase.ENDING, reason=reason, detail=detail)
     effects: list[Do] = []
-    over = state.held and state.began and reason is not None
+    over = state.held and reason is not None and (state.began or told)
     if state.began:
         effects += [Do.STOP_ENGINE, Do.FINALISE_RECORD]
-    if over:
+    if over and not told:
         effects.append(Do.HANG_UP)
     effects += [Do.SAY_ENDED, Do.CLOSE_LEG]
     if over:

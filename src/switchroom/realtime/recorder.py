@@ -90,17 +90,11 @@ class Recorder:
         self._closed = False
         self._failed = False
         self.frames_dropped = 0
-        self._position = 0
 
     @classmethod
     async def open(cls, blobs: Blobs, rate: int = 16_000) -> Recorder:
         blob, path = await asyncio.to_thread(blobs.new, "wav")
         return cls(blob, path, rate)
-
-    @property
-    def position_ms(self) -> int:
-        """Length of the recording so far: the transcript's time."""
-        return self._position * 20
 
     def caller(self, frame: Samples) -> None:
         if self._closed:
@@ -117,7 +111,6 @@ class Recorder:
             self.frames_dropped += 1
             return
         self._agent.append(frame)
-        self._position += 1
         while len(self._caller) < len(self._agent) - _LATE_FRAMES:
             self._caller.append(SILENCE)
         ready = min(len(self._agent), len(self._caller))
@@ -144,6 +137,18 @@ class Recorder:
         stereo[1::2] = right[:length]
         self._writer.append(stereo.tobytes())
 
+    def so_far(self) -> Recording:
+        """The file as it is now."""
+        data_bytes = self._writer.data_bytes if self._writer is not None else 0
+        return Recording(
+            blob=self.blob,
+            format="wav",
+            sample_rate=self._rate,
+            channels=2,
+            duration_ms=data_bytes // 4 * 1000 // self._rate,
+            bytes=HEADER + data_bytes,
+        )
+
     async def close(self) -> Recording | None:
         """Write what waits and describe the file; None when there is no audio. Idempotent in effect."""
         self._closed = True
@@ -157,13 +162,7 @@ class Recorder:
         if self._writer is None:
             await asyncio.to_thread(self._path.unlink, missing_ok=True)
             return None
+        recording = self.so_far()
         writer, self._writer = self._writer, None
         await asyncio.to_thread(writer.close)
-        return Recording(
-            blob=self.blob,
-            format="wav",
-            sample_rate=self._rate,
-            channels=2,
-            duration_ms=writer.data_bytes // 4 * 1000 // self._rate,
-            bytes=HEADER + writer.data_bytes,
-        )
+        return recording

@@ -106,6 +106,10 @@ class Transport(Protocol):
         """Play from `playout` from now on; hand each frame of the caller to `on_frame`."""
         ...
 
+    def detach(self) -> None:
+        """Play silence and hand on nothing from now on: another leg has taken over."""
+        ...
+
     def send_event(self, event: dict[str, Any]) -> None:
         """Tell the caller's client. Best effort: a full or missing channel drops and counts it."""
         ...

@@ -85,6 +85,10 @@ class WebRtcLeg:
         self._playout = playout
         self._on_frame = on_frame
 
+    def detach(self) -> None:
+        self._playout = None
+        self._on_frame = None
+
     def send_event(self, event: dict[str, Any]) -> None:
         text = json.dumps(event, separators=(",", ":"))
         channel = self._channel

@@ -1,0 +1,365 @@
+"""One live call: runs the effects of `lifecycle` between a leg, a voice engine, the queue and the record.
+
+One writer: only `run` changes the call's state; everybody else posts what happened. Each step of the way out has its
+own deadline and its own error: none keeps the next from being done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from switchroom.errors import Conflict, NotFound, SwitchroomError, Unavailable
+from switchroom.queue import Call, EndReason, Feed, Held, LeaseLost, Queue
+from switchroom.queue import State as QueueState
+from switchroom.realtime.audio import FRAME, RATE, Samples
+from switchroom.realtime.call_log import CallLog
+from switchroom.realtime.lifecycle import Do, Event, Happened, Phase, State, advance
+from switchroom.realtime.playout import Playout
+from switchroom.realtime.recorder import Recorder
+from switchroom.realtime.settings import MediaSettings
+from switchroom.realtime.voice import Concluded, Transport, VoiceEngine
+from switchroom.records import Executions
+from switchroom.store import Blobs
+
+log = logging.getLogger(__name__)
+
+_STEP_S = 5.0
+_LAST_FRAMES_S = 0.2
+_CLAIM_AT_LEAST_S = 1.0
+_CLAIM_AT_MOST_S = 5.0
+_REASONS = {
+    "finished": EndReason.COMPLETED,
+    "silence": EndReason.TIMEOUT,
+    "too_long": EndReason.TIMEOUT,
+    "failed": EndReason.FAILED,
+}
+
+
+class CallTools(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call needs of its process."""
+
+    queue: Queue
+    feed: Feed
+    executions: Executions
+    blobs: Blobs
+    settings: MediaSettings
+    owner: str
+    make_engine: Callable[[Call, CallLog], Awaitable[VoiceEngine]]
+
+
+class CallSession:
+    """One call from its first offer to its end. `run` is the whole life."""
+
+    def __init__(self, tools: CallTools, call: Call, leg: Transport, call_id: str, held: Held | None) -> None:
+        self._tools = tools
+        self._call = call
+        self._leg = leg
+        self.call_id = call_id
+        self._held = held
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._leg_watch: asyncio.Task[None] | None = None
+        self._grace: asyncio.TimerHandle | None = None
+        self._playout = Playout()
+        self._engine: VoiceEngine | None = None
+        self._engine_task: asyncio.Task[None] | None = None
+        self._recorder: Recorder | None = None
+        self._log: CallLog | None = None
+        self.state = State()
+        if held is not None:
+            self.post(Event(Happened.CLAIMED))
+
+    def post(self, event: Event) -> None:
+        self._events.put_nowait(event)
+
+    async def run(self) -> None:
+        self._adopt(self._leg)
+        if self._held is not None:
+            self._spawn(self._keep_hold(self._held), "hold")
+        try:
+            while self.state.phase is not Phase.ENDED:
+                event = await self._events.get()
+                before = self.state.phase
+                self.state, effects = advance(self.state, event)
+                if self.state.phase is not before:
+                    log.info(
+                        "call changed",
+                        extra={"task_id": self._call.task_id, "phase": self.state.phase, "cause": event.what},
+                    )
+                    self._tell_phase()
+                for effect in effects:
+                    await self._do(effect)
+                if self.state.phase is Phase.ENDING:
+                    self.post(Event(Happened.TORN_DOWN))
+        finally:
+            await self._sweep()
+
+    async def replace_leg(self, leg: Transport, call_id: str) -> None:
+        """A newer leg of the same caller. It takes over once its media flows; until then the old one stays."""
+
+        async def take_over() -> None:
+            connected = asyncio.ensure_future(leg.connected.wait())
+            gone = asyncio.ensure_future(leg.gone.wait())
+            try:
+                await asyncio.wait({connected, gone}, return_when=asyncio.FIRST_COMPLETED)
+                if not connected.done() or self.state.phase in (Phase.ENDING, Phase.ENDED):
+                    await leg.close()
+                    return
+            finally:
+                connected.cancel()
+                gone.cancel()
+            old, self._leg, self.call_id = self._leg, leg, call_id
+            old.detach()
+            self._adopt(leg)
+            self.post(Event(Happened.LEG_REPLACED))
+            leg.send_event(self._phase_event())
+            old.send_event({"type": "ended", "reason": "replaced"})
+            await asyncio.sleep(_LAST_FRAMES_S)
+            await old.close()
+
+        self._spawn(take_over(), "take-over")
+
+    # --- watching ------------------------------------------------------------------------------------------------
+
+    def _adopt(self, leg: Transport) -> None:
+        if self._leg_watch is not None:
+            self._leg_watch.cancel()
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
+        leg.start(self._playout, self._on_frame)
+        self._leg_watch = self._spawn(self._watch_leg(leg), "leg")
+
+    async def _watch_leg(self, leg: Transport) -> None:
+        connected = asyncio.ensure_future(leg.connected.wait())
+        gone = asyncio.ensure_future(leg.gone.wait())
+        try:
+            await asyncio.wait({connected, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if connected.done() and not gone.done():
+                self.post(Event(Happened.MEDIA_UP))
+                await gone
+        finally:
+            connected.cancel()
+            gone.cancel()
+        match leg.gone_cause:
+            case "hung_up":
+                self.post(Event(Happened.CALLER_HUNG_UP))
+            case "dead":
+                self.post(Event(Happened.LEG_DEAD))
+            case _:
+                self.post(Event(Happened.LEG_FAILED))
+
+    def _on_frame(self, frame: Samples) -> None:
+        if self._recorder is not None:
+            self._recorder.caller(frame)
+        if self._engine is not None:
+            self._engine.hear(frame)
+
+    async def _keep_hold(self, held: Held) -> None:
+        renewed = time.monotonic()
+        while True:
+            await asyncio.sleep(self._tools.settings.heartbeat_s)
+            try:
+                async with asyncio.timeout(held.lease_ms / 1000):
+                    await self._tools.queue.heartbeat(held)
+                renewed = time.monotonic()
+            except LeaseLost as lost:
+                if lost.state is QueueState.WRAPUP:
+                    self.post(Event(Happened.ENDED_BY_VERB, lost.end_reason, "ended in the queue"))
+                else:
+                    self.post(Event(Happened.HOLD_LOST, lost.end_reason, lost.detail))
+                return
+            except (Unavailable, TimeoutError) as error:
+                log.warning("a hold could not be renewed", extra={"task_id": held.task_id, "error": str(error)})
+                if time.monotonic() - renewed > held.lease_ms / 1000:
+                    self.post(Event(Happened.HOLD_LOST, None, "the store was away for longer than the lease"))
+                    return
+
+    async def _wait_for_line(self) -> None:
+        tools, call = self._tools, self._call
+        deadline = time.monotonic() + tools.settings.wait_for_line_s
+        seen = "0-0"
+        while time.monotonic() < deadline:
+            asked = time.monotonic()
+            try:
+                answer = await tools.queue.claim_call(
+                    call.flow_id, call.task_id, tools.owner, lease_ms=tools.settings.lease_ms
+                )
+            except NotFound as error:
+                self.post(Event(Happened.WAIT_OVER, EndReason.REMOVED, error.detail))
+                return
+            except Conflict as error:
+                if error.code == "call_ended":
+                    self.post(Event(Happened.WAIT_OVER, EndReason.CANCELLED, error.detail))
+                    return
+                place = 0  # its last holder died; its lease runs out
+            except Unavailable as error:
+                log.warning("the store does not answer", extra={"error": error.detail})
+                place = 0
+            else:
+                if isinstance(answer, Held):
+                    self._held = answer
+                    self._call = answer.call
+                    self._spawn(self._keep_hold(answer), "hold")
+                    self.post(Event(Happened.CLAIMED))
+                    return
+                place = answer.place
+            self._leg.send_event({"type": "state", "state": "waiting", "place": place})
+            seen = await tools.feed.wait(call.flow_id, seen, _CLAIM_AT_MOST_S)
+            await asyncio.sleep(max(0.0, _CLAIM_AT_LEAST_S - (time.monotonic() - asked)))
+        self.post(Event(Happened.WAIT_OVER, EndReason.TIMEOUT, "no line became free"))
+
+    # --- effects -------------------------------------------------------------------------------------------------
+
+    async def _do(self, effect: Do) -> None:
+        """One effect, under its own deadline. A broken step is logged and does not keep the next from being done."""
+        try:
+            async with asyncio.timeout(_STEP_S):
+                await self._effect(effect)
+        except LeaseLost as lost:
+            log.info("the hold is gone", extra={"task_id": self._call.task_id, "step": effect, "state": lost.state})
+            if effect is Do.ANSWER:
+                self.post(Event(Happened.HOLD_LOST, lost.end_reason, lost.detail))
+        except TimeoutError:
+            log.error("a step took too long", extra={"task_id": self._call.task_id, "step": effect})
+            self._broke(effect, "took too long")
+        except Exception as error:
+            log.exception("a step broke", extra={"task_id": self._call.task_id, "step": effect})
+            self._broke(effect, error.detail if isinstance(error, SwitchroomError) else type(error).__name__)
+
+    def _broke(self, effect: Do, why: str) -> None:
+        """A call that cannot begin ends, with the true cause."""
+        if effect in (Do.ANSWER, Do.CONVERSE):
+            self.post(Event(Happened.CONCLUDED, EndReason.FAILED, f"{effect.value}: {why}"))
+
+    async def _effect(self, effect: Do) -> None:
+        queue, held, state = self._tools.queue, self._held, self.state
+        match effect:
+            case Do.CLAIM:
+                self._spawn(self._wait_for_line(), "wait-for-line")
+            case Do.HOLD_TONE:
+                self._playout.hold(hold_tone())
+            case Do.ANSWER:
+                assert held is not None
+                await queue.answer(held)
+            case Do.CONVERSE:
+                await self._converse()
+            case Do.PAUSE:
+                if self._engine is not None:
+                    self._engine.pause()
+                self._grace = asyncio.get_running_loop().call_later(
+                    self._tools.settings.reconnect_grace_s, self.post, Event(Happened.GRACE_OVER)
+                )
+            case Do.RESUME:
+                if self._engine is not None:
+                    self._engine.resume()
+            case Do.STOP_ENGINE:
+                if self._engine is not None:
+                    self._engine.leave()
+                if self._engine_task is not None:
+                    self._engine_task.cancel()
+                    await asyncio.gather(self._engine_task, return_exceptions=True)
+            case Do.FINALISE_RECORD:
+                await self._finalise()
+            case Do.HANG_UP:
+                assert held is not None and state.reason is not None
+                await queue.hang_up(held, state.reason, state.detail)
+            case Do.SAY_ENDED:
+                reason = state.reason.value if state.reason else "handed_back"
+                self._leg.send_event({"type": "ended", "reason": reason, "detail": state.detail})
+                await asyncio.sleep(_LAST_FRAMES_S)
+            case Do.CLOSE_LEG:
+                await self._leg.close()
+            case Do.FINISH:
+                assert held is not None and state.reason is not None
+                await queue.finish(held, state.reason, state.detail)
+            case Do.RELEASE:
+                assert held is not None
+                await queue.release(held, "handed_back", state.detail)
+
+    async def _converse(self) -> None:
+        held = self._held
+        assert held is not None
+        self._playout.hold(None)
+        self._log = CallLog(self._tools.executions, held, lambda event: self._leg.send_event(event))
+        if self._tools.settings.record_calls:
+            self._recorder = await Recorder.open(self._tools.blobs, self._tools.settings.record_rate)
+            self._log.recording = self._recorder.so_far
+        await self._log.begin()
+        self._engine = await self._tools.make_engine(held.call, self._log)
+        if self._recorder is not None:
+            self._playout.tap = self._recorder.agent
+        self._engine_task = self._spawn(self._run_engine(self._engine, self._log), "engine")
+
+    async def _run_engine(self, engine: VoiceEngine, call_log: CallLog) -> None:
+        try:
+            concluded = await engine.run(self._playout, call_log.on_event)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            log.exception("the voice engine broke", extra={"task_id": self._call.task_id})
+            concluded = Concluded(cause="failed", detail=f"the voice engine broke: {type(error).__name__}")
+        self.post(Event(Happened.CONCLUDED, _REASONS[concluded.cause], concluded.detail))
+
+    async def _finalise(self) -> None:
+        if self._log is None:
+            return
+        recording = await self._recorder.close() if self._recorder is not None else None
+        await self._log.finish(self.state.reason, self.state.detail, recording)
+
+    # --- small things --------------------------------------------------------------------------------------------
+
+    def _phase_event(self) -> dict[str, Any]:
+        return {"type": "state", "state": self.state.phase.value}
+
+    def _tell_phase(self) -> None:
+        if self.state.phase not in (Phase.ENDING, Phase.ENDED):
+            self._leg.send_event(self._phase_event())
+
+    def _spawn(self, coroutine: Any, name: str) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine, name=f"call-{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a task of a call broke", exc_info=error, extra={"task_id": self._call.task_id})
+            self.post(Event(Happened.CONCLUDED, EndReason.FAILED, f"{task.get_name()}: {type(error).__name__}"))
+
+    async def _sweep(self) -> None:
+        """Nothing of a call outlives it."""
+        if self._grace is not None:
+            self._grace.cancel()
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._log is not None:
+            await self._log.close()
+        await self._leg.close()
+
+
+def hold_tone() -> Callable[[], Samples]:
+    """A soft double beep every four seconds, for a caller who waits for a line."""
+    beep = (np.sin(2 * np.pi * 440 / RATE * np.arange(RATE // 5)) * 1600).astype(np.int16)
+    loop: Samples = np.zeros(RATE * 4, dtype=np.int16)
+    loop[: beep.size] = beep
+    loop[beep.size * 2 : beep.size * 3] = beep
+    position = 0
+
+    def frame() -> Samples:
+        nonlocal position
+        piece = loop[position : position + FRAME]
+        position = (position + FRAME) % loop.size
+        return piece
+
+    return frame

@@ -1,0 +1,260 @@
+"""One media process: registers itself, takes callers' offers, carries their calls, drains when told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator
+
+from switchroom.engine import Engine, FlowStore
+from switchroom.engine.events import Event as EngineEvent
+from switchroom.engine.events import TurnInput
+from switchroom.engine.session import Session
+from switchroom.errors import Conflict, NotFound, SwitchroomError, Unavailable
+from switchroom.queue import Call, Feed, Held, Queue
+from switchroom.queue import State as QueueState
+from switchroom.realtime import registry
+from switchroom.realtime.call import CallSession, CallTools
+from switchroom.realtime.call_log import CallLog
+from switchroom.realtime.ears import SpeechParts
+from switchroom.realtime.lifecycle import Event, Happened, Phase
+from switchroom.realtime.local import LocalEngine
+from switchroom.realtime.registry import MediaProcess, Reply, Request
+from switchroom.realtime.settings import MediaSettings
+from switchroom.realtime.signalling import SignalServer
+from switchroom.realtime.voice import VoiceEngine
+from switchroom.realtime.webrtc import WebRtcLeg
+from switchroom.records import Executions
+from switchroom.store import Blobs, Store, keys
+
+log = logging.getLogger(__name__)
+
+_LAG_EVERY_S = 0.1
+_LAG_KEPT = 20
+_AFTER_CALL_S = 600
+_LAST_STEPS_S = 10.0
+
+
+async def run_media(store: Store, *, blobs: Blobs, settings: MediaSettings, stop: asyncio.Event) -> None:
+    """One media process until `stop` is set and its calls have ended or were handed back.
+
+    Raises `Unavailable` when a speech model is not installed.
+    """
+    parts = await SpeechParts.load(settings)
+    feed = Feed(store)
+    process = MediaWorker(store, blobs=blobs, settings=settings, parts=parts, feed=feed)
+    try:
+        await process.run(stop)
+    finally:
+        await feed.close()
+        await parts.close()
+
+
+class MediaWorker:
+    """The process's calls, its place in the registry, and what it answers to requests."""
+
+    def __init__(self, store: Store, *, blobs: Blobs, settings: MediaSettings, parts: SpeechParts, feed: Feed) -> None:
+        self.id = uuid.uuid4().hex
+        self._store = store
+        self._settings = settings
+        self._parts = parts
+        self._queue = Queue(store)
+        self._flows = FlowStore(store)
+        self._engine = Engine(self._flows)
+        self._server = SignalServer(store, self.id, self._handle)
+        self._tools = CallTools(
+            queue=self._queue,
+            feed=feed,
+            executions=Executions(store, blobs),
+            blobs=blobs,
+            settings=settings,
+            owner=registry.owner_name(self.id),
+            make_engine=self._make_engine,
+        )
+        self._sessions: dict[tuple[str, str], CallSession] = {}
+        self._legs: dict[str, CallSession] = {}
+        self._offering: dict[tuple[str, str], asyncio.Lock] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._lags: deque[float] = deque(maxlen=_LAG_KEPT)
+        self._draining = False
+
+    @property
+    def loop_lag_ms(self) -> float:
+        """The worst lag of the event loop in the last two seconds."""
+        return max(self._lags, default=0.0)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        helpers = [
+            asyncio.create_task(self._server.run(), name="signal-server"),
+            asyncio.create_task(self._measure_lag(), name="loop-lag"),
+            asyncio.create_task(self._announce(), name="media-registry"),
+        ]
+        log.info("media process ready", extra={"process_id": self.id, "max_legs": self._settings.max_legs})
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({*helpers, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            for helper in helpers:
+                if helper.done():
+                    helper.result()  # helpers end by an error only: it ends the process, the supervisor starts another
+            await self._drain()
+        finally:
+            stopping.cancel()
+            for task in (*helpers, *self._tasks):
+                task.cancel()
+            await asyncio.gather(*helpers, *self._tasks, return_exceptions=True)
+            try:
+                await registry.withdraw(self._store, self.id)
+            except Unavailable as error:
+                log.warning("could not withdraw from the registry", extra={"error": error.detail})
+
+    # --- requests ------------------------------------------------------------------------------------------------
+
+    async def _handle(self, request: Request) -> Reply:
+        if request.kind == "hang_up":
+            session = self._legs.get(request.call_id)
+            if session is not None and session.call_id == request.call_id:
+                session.post(Event(Happened.CALLER_HUNG_UP))
+            return Reply(call_id=request.call_id)
+        if request.kind != "offer":
+            raise Conflict(f"unknown request {request.kind}")
+        name = (request.flow_id, request.task_id)
+        lock = self._offering.setdefault(name, asyncio.Lock())
+        try:
+            async with lock:  # two offers for one task at once must not make two calls of it
+                return await self._offer(request)
+        finally:
+            if not lock.locked():
+                self._offering.pop(name, None)
+
+    async def _offer(self, request: Request) -> Reply:
+        if self._draining:
+            raise Unavailable("this media process stops", code="media_draining", retry_after_s=1)
+        running = self._sessions.get((request.flow_id, request.task_id))
+        if running is not None and running.state.phase in (Phase.ENDING, Phase.ENDED):
+            raise Conflict("the call is ending", code="call_ended")
+        if running is None:
+            if len(self._sessions) >= self._settings.max_legs:
+                raise Unavailable("this media process is full", code="media_full", retry_after_s=5)
+            call = await self._waiting_call(request)
+        call_id = str(uuid.uuid4())
+        leg = WebRtcLeg(self._settings)
+        try:
+            sdp = await leg.answer(request.sdp)
+            if running is None:
+                held = await self._claim(call)
+                running = self._start(call if held is None else held.call, leg, call_id, held)
+            else:
+                await running.replace_leg(leg, call_id)
+        except BaseException:
+            await leg.close()
+            raise
+        self._legs[call_id] = running
+        life = int(self._settings.max_call_s + self._settings.wait_for_line_s + _AFTER_CALL_S)
+        await self._store.call("SET", keys.media_call(call_id), self.id, "EX", life)
+        return Reply(call_id=call_id, sdp=sdp)
+
+    async def _waiting_call(self, request: Request) -> Call:
+        """The call of an offer, if it can still begin here."""
+        call = await self._queue.get(request.flow_id, request.task_id)
+        if call is None:
+            raise NotFound(f"no call {request.task_id} in this flow", code="unknown_task")
+        if call.state is QueueState.SCHEDULED:
+            raise Conflict("the call is scheduled for later", code="call_scheduled")
+        if call.state in (QueueState.WRAPUP, QueueState.ENDED):
+            raise Conflict("the call has ended", code="call_ended")
+        if await self._flows.get(request.flow_id) is None:
+            raise NotFound("no such flow", code="unknown_flow")
+        return call
+
+    async def _claim(self, call: Call) -> Held | None:
+        """A line for the call right now, if one is free."""
+        try:
+            answer = await self._queue.claim_call(
+                call.flow_id, call.task_id, self._tools.owner, lease_ms=self._settings.lease_ms
+            )
+        except Conflict as error:
+            if error.code == "call_held":
+                return None  # by a process that died: its lease runs out while the caller waits
+            raise
+        return answer if isinstance(answer, Held) else None
+
+    def _start(self, call: Call, leg: WebRtcLeg, call_id: str, held: Held | None) -> CallSession:
+        session = CallSession(self._tools, call, leg, call_id, held)
+        name = (call.flow_id, call.task_id)
+        self._sessions[name] = session
+        task = asyncio.get_running_loop().create_task(session.run(), name=f"call-{call.task_id}")
+        self._tasks.add(task)
+
+        def over(done: asyncio.Task[None]) -> None:
+            self._tasks.discard(done)
+            self._sessions.pop(name, None)
+            for leg_id in [key for key, one in self._legs.items() if one is session]:
+                del self._legs[leg_id]
+            if not done.cancelled() and (error := done.exception()) is not None:
+                log.error("a call broke", exc_info=error, extra={"task_id": call.task_id})
+
+        task.add_done_callback(over)
+        return session
+
+    async def _make_engine(self, call: Call, call_log: CallLog) -> VoiceEngine:
+        """The voice engine of a call. The flow is taken as it is now and stays the same to the call's end."""
+        flow = await self._flows.get(call.flow_id)
+        if flow is None:
+            raise NotFound("the flow was deleted", code="unknown_flow")
+        call_log.execution.graph_hash = flow.hash
+        session = Session(
+            session_id=call_log.execution.session_id, realtime=True, form=dict(call.form), state=dict(call.memory)
+        )
+
+        def run_turn(session: Session, given: TurnInput) -> AsyncIterator[EngineEvent]:
+            return self._engine.run(flow.graph, session, given)
+
+        return LocalEngine(self._parts, run_turn, session, self._settings)
+
+    # --- housekeeping --------------------------------------------------------------------------------------------
+
+    async def _measure_lag(self) -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(_LAG_EVERY_S)
+            self._lags.append(max(0.0, (time.monotonic() - before - _LAG_EVERY_S) * 1000))
+
+    async def _announce(self) -> None:
+        while True:
+            try:
+                await registry.announce(self._store, self._sign())
+            except Unavailable as error:
+                log.warning("the store does not answer", extra={"error": error.detail})
+            await asyncio.sleep(registry.HEARTBEAT_S)
+
+    def _sign(self) -> MediaProcess:
+        lag = self.loop_lag_ms
+        return MediaProcess(
+            id=self.id,
+            legs=len(self._sessions),
+            max_legs=self._settings.max_legs,
+            loop_lag_ms=round(lag, 1),
+            draining=self._draining,
+            overloaded=lag > self._settings.max_loop_lag_ms,
+        )
+
+    async def _drain(self) -> None:
+        """No new calls; live ones may end by themselves for a while, then they go back to the queue."""
+        self._draining = True
+        try:
+            await registry.announce(self._store, self._sign())
+        except SwitchroomError as error:
+            log.warning("could not tell that this process drains", extra={"error": error.detail})
+        if self._tasks:
+            log.info("draining", extra={"calls": len(self._tasks), "seconds": self._settings.drain_s})
+            for session in tuple(self._sessions.values()):
+                if session.state.phase is not Phase.LIVE:
+                    session.post(Event(Happened.DRAINED))
+            await asyncio.wait(self._tasks, timeout=self._settings.drain_s)
+        for session in tuple(self._sessions.values()):
+            session.post(Event(Happened.DRAINED))
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_LAST_STEPS_S)
