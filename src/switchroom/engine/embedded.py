@@ -1,0 +1,142 @@
+"""The responder that needs no model: intents, slots and reply templates from the flow. It is deterministic and invents
+nothing; its output says `"responder": "embedded"`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import msgspec
+
+from switchroom.compact.templates import render, spell
+from switchroom.engine.match import best, digits_in, find_slot
+from switchroom.engine.responder import Answer, Ask, Choice, Intent, Row, Understood
+
+__all__ = ["Embedded", "clauses"]
+
+_CLAUSE = re.compile(r"[.!?;:,]+[\"'”’)]*\s+")
+_QUOTED = re.compile(r"[\"“]([^\"“”\n]{8,300})[\"”]")
+_SURE = 0.8
+
+
+def clauses(text: str) -> Iterator[str]:
+    """The text cut after each clause, blanks kept: what can be spoken while the rest is made."""
+    start = 0
+    for found in _CLAUSE.finditer(text):
+        yield text[start : found.end()]
+        start = found.end()
+    if start < len(text):
+        yield text[start:]
+
+
+class Embedded:
+    """See the module."""
+
+    name = "embedded"
+
+    async def answer(self, ask: Ask) -> AsyncIterator[Understood | str | Answer]:
+        if ask.schema:
+            fields = _structured(ask)
+            text = msgspec.json.encode(fields).decode()
+            yield text
+            yield Answer(output={**fields, "content": text, "responder": self.name})
+            return
+        intent, score = _meant(ask)
+        slots, missing = _slots(intent, ask.question)
+        yield Understood(intent=intent.intent if intent else "", slots=slots)
+        output: dict[str, Any] = {"intent": intent.intent if intent else "", "slots": slots, "score": round(score, 2)}
+        update: list[Row] = []
+        if intent is None:
+            text = render(ask.fallback, ask.lookup) or _from_prompts(ask)
+        elif missing is not None:
+            output["awaiting"] = {"intent": intent.intent, "slot": missing}
+            asked = next(slot.ask for slot in intent.slots if slot.name == missing)
+            text = render(asked, ask.lookup) or f"What is the {_words(missing)}, please?"
+        else:
+            text, update = render(intent.reply, ask.lookup), intent.update_state
+        for clause in clauses(text):
+            yield clause
+            await asyncio.sleep(0)
+        yield Answer(output={"content": text, "responder": self.name, **output}, update_state=update)
+
+    async def choose(self, choice: Choice) -> int:
+        found = best(choice.question, [[item.scenario, *item.examples] for item in choice.scenarios], threshold=0.34)
+        return found.candidate if found else len(choice.scenarios) - 1
+
+
+def _words(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|[_-]+", " ", name).lower()
+
+
+def _meant(ask: Ask) -> tuple[Intent | None, float]:
+    """The intent behind the words: the one whose detail was asked for, the one whose phrase was said, or the only one
+    whose digits were said."""
+    found = best(ask.question, [[_words(intent.intent), *intent.examples] for intent in ask.intents])
+    awaited = ask.previous.get("awaiting")
+    if isinstance(awaited, dict) and (found is None or found.score < _SURE):
+        intent = next((item for item in ask.intents if item.intent == awaited.get("intent")), None)
+        slot = next((item for item in intent.slots if item.name == awaited.get("slot")), None) if intent else None
+        if slot and find_slot(slot.type, ask.question, least=slot.least, most=slot.most) is not None:
+            return intent, 1.0
+    if found is not None:
+        return ask.intents[found.candidate], found.score
+    by_digits = [
+        intent
+        for intent in ask.intents
+        for slot in intent.slots[:1]
+        if slot.type in ("digits", "number")
+        and find_slot(slot.type, ask.question, least=max(slot.least, 2), most=slot.most) is not None
+    ]
+    return (by_digits[0], 0.5) if len(by_digits) == 1 else (None, 0.0)
+
+
+def _slots(intent: Intent | None, question: str) -> tuple[dict[str, Any], str | None]:
+    """The details heard, and the first that is missing."""
+    heard: dict[str, Any] = {}
+    missing: str | None = None
+    for slot in intent.slots if intent else ():
+        value = find_slot(slot.type, question, least=slot.least, most=slot.most)
+        if value is not None:
+            heard[slot.name] = value
+        elif missing is None:
+            missing = slot.name
+    return heard, missing
+
+
+def _from_prompts(ask: Ask) -> str:
+    """A reply of what is there: a sentence that the instructions quote, and digits read back; else what was heard."""
+    quoted = [found[1] for prompt in ask.prompts for found in _QUOTED.finditer(prompt.content)]
+    digits = digits_in(ask.question)
+    noted = f"I noted {', '.join(spell(run) for run in digits)}. " if digits else ""
+    if quoted:
+        near = best(ask.question, [[text] for text in quoted])
+        return noted + quoted[near.candidate if near else 0]
+    heard = ask.question.strip()
+    if not heard:
+        return "I am listening."
+    return noted.strip() or f"I heard: {heard}"
+
+
+def _structured(ask: Ask) -> dict[str, Any]:
+    """A value of the right type for each declared field, taken from the words."""
+    output: dict[str, Any] = {}
+    for field in ask.schema:
+        key, kind = str(field.get("key", "")), field.get("type")
+        runs = digits_in(ask.question)
+        if kind == "number":
+            output[key] = int(runs[0][:15]) if runs else 0
+        elif kind == "boolean":
+            output[key] = best(ask.question, [["yes", "true", "correct"], ["no", "false"]]) == (0, 1.0)
+        elif kind == "enum":
+            values = [value.strip() for value in str(field.get("enum", "")).split(",") if value.strip()]
+            found = best(ask.question, [[value] for value in values])
+            output[key] = values[found.candidate if found else 0] if values else ""
+        elif kind == "stringArray":
+            output[key] = [ask.question] if ask.question else []
+        elif kind == "jsonArray":
+            output[key] = []
+        elif key:
+            output[key] = ask.question
+    return output

@@ -1,0 +1,126 @@
+"""Condition: strict routing. The output taken is the first whose condition holds, else the last."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+
+import msgspec
+
+from switchroom.compact.expressions import compile_expression, evaluate
+from switchroom.compact.model import Node
+from switchroom.compact.templates import as_text
+from switchroom.engine.nodes.base import NodeFault, Result, Step, params
+
+__all__ = ["Condition"]
+
+_HEARS = re.compile(r"\$question\b|\{\{\s*question\b")
+_REGEX = "return new RegExp($pattern, $flags).test($text)"
+
+
+class Test(msgspec.Struct, frozen=True, kw_only=True):
+    """One condition, as an operation on two templates or as an expression."""
+
+    type: str = "string"
+    value1: Any = ""
+    operation: str = "equal"
+    value2: Any = ""
+    expression: str = ""
+
+
+class ConditionParams(msgspec.Struct, frozen=True, kw_only=True):
+    """Either `expression` (output 0 where it holds, else 1), or `conditions` (output n for the n-th, else the last)."""
+
+    expression: str = ""
+    conditions: list[Test] = []
+
+
+class Condition:
+    kind: ClassVar[str] = "condition"
+    params: ClassVar[type[msgspec.Struct]] = ConditionParams
+
+    def listens(self, node: Node) -> bool:
+        return bool(_HEARS.search(msgspec.json.encode(node.inputs).decode()))
+
+    async def run(self, step: Step) -> Result:
+        if step.may_wait and not step.fresh and self.listens(step.node):
+            return Result(wait=True)
+        declared = params(step.node, ConditionParams)
+        tests = declared.conditions or [Test(type="expression", expression=declared.expression)]
+        if declared.expression and declared.conditions:
+            tests = [Test(type="expression", expression=declared.expression), *declared.conditions]
+        for index, test in enumerate(tests):
+            if await _holds(step, test):
+                return Result({"condition": index}, branch=index)
+        return Result({"condition": None}, branch=len(tests))
+
+
+async def _holds(step: Step, test: Test) -> bool:
+    if test.type == "expression" or test.expression:
+        if not test.expression.strip():
+            return False
+        expression = compile_expression(test.expression, spoken=step.realtime)
+        return await evaluate(expression, step.scope.bound(), step.scope.lookup, step.sandbox)
+    one, two = step.value(test.value1), step.value(test.value2)
+    if test.operation in ("isEmpty", "notEmpty"):
+        return (as_text(one).strip() == "") == (test.operation == "isEmpty")
+    if test.type == "number":
+        return _compare_numbers(test.operation, _number(one), _number(two))
+    if test.type == "boolean":
+        return (_truth(one) == _truth(two)) == (test.operation != "notEqual")
+    return await _compare_texts(step, test.operation, as_text(one), as_text(two))
+
+
+def sound(text: str) -> str:
+    """A text as it sounds: small letters, no punctuation, single blanks."""
+    return " ".join(re.findall(r"[^\W_]+", text.casefold()))
+
+
+async def _compare_texts(step: Step, operation: str, one: str, two: str) -> bool:
+    if operation == "regex":
+        bound = {"$pattern": two, "$flags": "iu" if step.realtime else "", "$text": one}
+        return bool(await step.sandbox.call(_REGEX, bound))
+    if step.realtime and sound(two):
+        one, two = sound(one), sound(two)
+    match operation:
+        case "equal":
+            return one == two
+        case "notEqual":
+            return one != two
+        case "contains":
+            return two in one
+        case "notContains":
+            return two not in one
+        case "startsWith":
+            return one.startswith(two)
+        case "endsWith":
+            return one.endswith(two)
+    raise NodeFault(f"`{step.node.label or step.node.id}` has the unknown operation `{operation}`.", code="bad_node")
+
+
+def _compare_numbers(operation: str, one: float, two: float) -> bool:
+    match operation:
+        case "equal":
+            return one == two
+        case "notEqual":
+            return one != two
+        case "smaller":
+            return one < two
+        case "smallerEqual":
+            return one <= two
+        case "larger":
+            return one > two
+        case "largerEqual":
+            return one >= two
+    raise NodeFault(f"The number operation `{operation}` is not known.", code="bad_node")
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(as_text(value).strip() or 0)
+    except ValueError:
+        return float("nan")
+
+
+def _truth(value: Any) -> bool:
+    return as_text(value).strip().lower() in ("true", "1", "yes")

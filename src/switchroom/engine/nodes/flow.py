@@ -1,0 +1,160 @@
+"""The kinds that steer: Start, Condition Agent, Loop, Execute Flow, Iteration."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+
+import msgspec
+
+from switchroom.compact.model import Node
+from switchroom.compact.templates import as_text
+from switchroom.engine.nodes.base import NodeFault, Result, Step, params, update_state
+from switchroom.engine.responder import Choice, Row, Scenario
+from switchroom.engine.scope import merge
+
+__all__ = ["ConditionAgent", "ExecuteFlow", "Iteration", "Loop", "Start"]
+
+_HEARS = re.compile(r"\$?question\b")
+_MAX_ITEMS = 1000
+
+
+class StartParams(msgspec.Struct, frozen=True, kw_only=True):
+    """`form` declares the fields, `state` the session memory with its defaults."""
+
+    form: list[dict[str, Any]] = []
+    state: list[Row] = []
+
+
+class Start:
+    kind: ClassVar[str] = "start"
+    params: ClassVar[type[msgspec.Struct]] = StartParams
+
+    def listens(self, node: Node) -> bool:
+        return False
+
+    async def run(self, step: Step) -> Result:
+        return Result({"question": step.scope.question, "form": step.scope.session.form})
+
+
+class ConditionAgentParams(msgspec.Struct, frozen=True, kw_only=True):
+    """`scenarios`: one output each; a scenario may list phrases that mean it."""
+
+    model: str = ""
+    instructions: str = ""
+    input: str = "{{question}}"
+    scenarios: list[Scenario] = []
+
+
+class ConditionAgent:
+    """The responder decides which scenario fits; the last one is taken where none does."""
+
+    kind: ClassVar[str] = "conditionAgent"
+    params: ClassVar[type[msgspec.Struct]] = ConditionAgentParams
+
+    def listens(self, node: Node) -> bool:
+        return bool(_HEARS.search(str(node.inputs.get("input", "question"))))
+
+    async def run(self, step: Step) -> Result:
+        if step.may_wait and not step.fresh and self.listens(step.node):
+            return Result(wait=True)
+        declared = params(step.node, ConditionAgentParams)
+        if not declared.scenarios:
+            raise NodeFault(f"`{step.node.label or step.node.id}` has no scenario.", code="bad_node")
+        choice = Choice(
+            question=step.render(declared.input),
+            instructions=step.render(declared.instructions),
+            scenarios=declared.scenarios,
+        )
+        index = await step.responder.choose(choice)
+        output = {"scenario": declared.scenarios[index].scenario, "responder": step.responder.name}
+        return Result(output, {"question": choice.question}, branch=index)
+
+
+class LoopParams(msgspec.Struct, frozen=True, kw_only=True):
+    """`to` is the node to go back to, `max` how often, `fallback` what is said when that is spent."""
+
+    to: str = ""
+    max: int | None = None
+    fallback: str = ""
+    update: list[Row] = msgspec.field(name="updateState", default_factory=list)
+
+
+class Loop:
+    """Goes back; the engine decides whether at once or with the caller's next words."""
+
+    kind: ClassVar[str] = "loop"
+    params: ClassVar[type[msgspec.Struct]] = LoopParams
+
+    def listens(self, node: Node) -> bool:
+        return False
+
+    async def run(self, step: Step) -> Result:
+        declared = params(step.node, LoopParams)
+        if declared.to not in step.graph.by_id:
+            raise NodeFault(f"The Loop `{step.node.label or step.node.id}` has no target.", code="bad_node")
+        update_state(step, declared.update, None)
+        return Result({"nodeId": declared.to}, jump=declared.to)
+
+
+class ExecuteFlowParams(msgspec.Struct, frozen=True, kw_only=True):
+    flow: str = ""
+    input: str = ""
+    update: list[Row] = msgspec.field(name="updateState", default_factory=list)
+
+
+class ExecuteFlow:
+    """Runs another saved flow in the same conversation: same form, state and memory."""
+
+    kind: ClassVar[str] = "executeFlow"
+    params: ClassVar[type[msgspec.Struct]] = ExecuteFlowParams
+
+    def listens(self, node: Node) -> bool:
+        return False
+
+    async def run(self, step: Step) -> Result:
+        declared = params(step.node, ExecuteFlowParams)
+        flow = await step.flows.get(step.render(declared.flow))
+        if flow is None:
+            detail = f"`{step.node.label or step.node.id}` runs the flow `{declared.flow}`, which does not exist."
+            raise NodeFault(detail, code="unknown_flow")
+        question = step.render(declared.input) if declared.input else step.scope.question
+        variables = merge(step.scope.variables, flow.settings.variables)
+        text, inner = await step.nested(flow.graph, question, variables)
+        output = {"content": text, "flowId": flow.id}
+        if inner is None:
+            update_state(step, declared.update, output)
+        return Result(output, {"question": question}, wait=inner is not None, inner=inner)
+
+
+class IterationParams(msgspec.Struct, frozen=True, kw_only=True):
+    """`input` is a template that gives an array, or JSON text of one."""
+
+    input: Any = ""
+
+
+class Iteration:
+    """Runs its children once an item; `{{$iteration}}` is the item."""
+
+    kind: ClassVar[str] = "iteration"
+    params: ClassVar[type[msgspec.Struct]] = IterationParams
+
+    def listens(self, node: Node) -> bool:
+        return False
+
+    async def run(self, step: Step) -> Result:
+        items = step.value(params(step.node, IterationParams).input)
+        if isinstance(items, str):
+            try:
+                items = msgspec.json.decode(items) if items.strip() else []
+            except msgspec.DecodeError as error:
+                raise NodeFault(
+                    f"The input of `{step.node.label or step.node.id}` is no JSON array: {error}.", code="bad_items"
+                ) from error
+        if not isinstance(items, list):
+            items = [items]
+        if len(items) > _MAX_ITEMS:
+            raise NodeFault(f"An Iteration takes at most {_MAX_ITEMS} items, not {len(items)}.", code="too_many_items")
+        outputs = [await step.children(item, index) for index, item in enumerate(items)]
+        texts = [as_text(item.get("content", item) if isinstance(item, dict) else item) for item in outputs]
+        return Result({"content": "\n".join(texts), "items": outputs}, {"items": items})

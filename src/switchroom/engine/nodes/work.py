@@ -1,0 +1,100 @@
+"""The kinds that do one thing: Direct Reply, Custom Function, Wait."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar
+
+import msgspec
+
+from switchroom.compact.model import Node
+from switchroom.compact.templates import as_text
+from switchroom.engine.nodes.base import NodeFault, Result, Step, params, update_state
+from switchroom.engine.responder import Row
+
+__all__ = ["CustomFunction", "DirectReply", "Wait"]
+
+
+class DirectReplyParams(msgspec.Struct, frozen=True, kw_only=True):
+    message: str = ""
+
+
+class DirectReply:
+    """Says a text."""
+
+    kind: ClassVar[str] = "directReply"
+    params: ClassVar[type[msgspec.Struct]] = DirectReplyParams
+
+    def listens(self, node: Node) -> bool:
+        return False
+
+    async def run(self, step: Step) -> Result:
+        text = step.render(params(step.node, DirectReplyParams).message)
+        if text:
+            await step.say(text)
+        return Result({"content": text})
+
+
+class Variable(msgspec.Struct, frozen=True, kw_only=True):
+    name: str = ""
+    value: Any = ""
+
+
+class CustomFunctionParams(msgspec.Struct, frozen=True, kw_only=True):
+    """`code` is the body of a JavaScript function; `variables` are its inputs, `$name` each."""
+
+    code: str = ""
+    variables: list[Variable] = []
+    update: list[Row] = msgspec.field(name="updateState", default_factory=list)
+
+
+class CustomFunction:
+    """Runs JavaScript in the sandbox; its returned value is the output."""
+
+    kind: ClassVar[str] = "customFunction"
+    params: ClassVar[type[msgspec.Struct]] = CustomFunctionParams
+
+    def listens(self, node: Node) -> bool:
+        return False
+
+    async def run(self, step: Step) -> Result:
+        declared = params(step.node, CustomFunctionParams)
+        given = {"$" + row.name.lstrip("$"): step.value(row.value) for row in declared.variables if row.name}
+        known = {
+            "$flow": step.scope.flow(),
+            "$vars": step.scope.variables,
+            "$form": step.scope.session.form,
+            "$state": step.scope.session.state,
+            "$question": step.scope.question,
+        }
+        value = await step.sandbox.call(declared.code, known | given)
+        output = {"content": as_text(value), "value": value}
+        if isinstance(value, dict):
+            output = {**value, "content": value.get("content", as_text(value))}
+        update_state(step, declared.update, output)
+        return Result(output, given)
+
+
+_UNITS_S = {"milliseconds": 0.001, "seconds": 1.0, "minutes": 60.0, "hours": 3600.0, "days": 86400.0}
+
+
+class WaitParams(msgspec.Struct, frozen=True, kw_only=True):
+    amount: float = 0
+    unit: str = "seconds"
+
+
+class Wait:
+    """Pauses within the turn's deadline."""
+
+    kind: ClassVar[str] = "wait"
+    params: ClassVar[type[msgspec.Struct]] = WaitParams
+
+    def listens(self, node: Node) -> bool:
+        return False
+
+    async def run(self, step: Step) -> Result:
+        declared = params(step.node, WaitParams)
+        if declared.unit not in _UNITS_S or declared.amount < 0:
+            raise NodeFault(f"`{step.node.label or step.node.id}` has no such time to wait.", code="bad_node")
+        await asyncio.sleep(declared.amount * _UNITS_S[declared.unit])
+        return Result({"waited_s": declared.amount * _UNITS_S[declared.unit]})
