@@ -48,7 +48,7 @@ print(json.dumps(failed))
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One finding. `fix` is a shell command, empty when `ok`. Missing what is not `required` only narrows what works."""
+    """One finding. `fix` is a shell command, empty when `ok`. What is not `required` only narrows what works."""
 
     name: str
     ok: bool
