@@ -20,7 +20,8 @@ _IDLE = frozenset(
     """a an the i me my we us our you your he she it its this that these those is am are was were be been do does did
     have has had can could will would shall should may might to of in on at for from with by about as and or but if so
     then there here please just some any um uh er ah oh well yes hi hello hey okay ok i'd i'm i'll it's want like need
-    get got know tell give let make user caller customer asks asking looking wants what how""".split()  # noqa: SIM905
+    get got know tell give let make user caller customer asks asking looking wants what how question questions problem issue
+    help thank thanks speak talk connect something anything""".split()  # noqa: SIM905
 )
 _DIGITS = {
     "zero": "0", "oh": "0", "o": "0", "nought": "0", "nil": "0", "one": "1", "two": "2", "three": "3", "four": "4",
@@ -147,7 +148,7 @@ def _weights(candidates: Sequence[Sequence[str]]) -> dict[str, float]:
 def digits_in(text: str) -> list[str]:
     """Runs of digits as they were said: `four one seven`, `double five`, `4-1-7`, `417`, `twenty one`.
 
-    A word that only sounds like a digit (`for`, `to`) counts between two digits."""
+    A word that only sounds like a digit (`for`, `to`) counts between two digits, and after `number is`."""
     tokens = re.findall(r"\d+|[^\W\d_]+(?:'[^\W\d_]+)?", text.casefold())
     runs: list[str] = []
     run = ""
@@ -169,7 +170,9 @@ def digits_in(text: str) -> list[str]:
         elif token in _TENS:
             unit = _DIGITS.get(after, "") if after not in ("oh", "o", "zero") else ""
             said, index = _TENS[token] + (unit or "0"), index + bool(unit)
-        elif token in _HOMOPHONES and run and _digital(after):
+        elif (
+            token in _HOMOPHONES and (run or tokens[max(0, index - 2) : index] == ["number", "is"]) and _digital(after)
+        ):
             said = _HOMOPHONES[token]
         if said:
             run += said
