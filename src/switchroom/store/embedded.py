@@ -35,12 +35,12 @@ _PR_SET_PDEATHSIG = 1
 _MAX_SOCKET_PATH = 100  # sockaddr_un holds 108 bytes, and Valkey adds a suffix while it starts
 
 
-def die_with_parent(parent: int) -> Callable[[], None]:
-    """A `preexec_fn` that makes the kernel send SIGTERM to the child when its parent (`parent`: our PID) dies."""
+def die_with_parent(parent: int, how: signal.Signals = signal.SIGTERM) -> Callable[[], None]:
+    """A `preexec_fn` that makes the kernel send `how` to the child when its parent (`parent`: our PID) dies."""
     libc = ctypes.CDLL(None, use_errno=True)
 
     def arm() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        libc.prctl(_PR_SET_PDEATHSIG, how, 0, 0, 0)
         if os.getppid() != parent:  # the parent died before we asked
             os._exit(1)
 

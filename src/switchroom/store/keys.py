@@ -137,11 +137,19 @@ def crawl_jobs() -> str:
 
 
 def crawl(job_id: str, part: str) -> str:
-    """A part of one job: `job` (string), `queue` `taken` `walled` (sorted sets of URLs), `seen` `pages` `stats` (hashes),
-    `events` (stream)."""
+    """A part of one job: `job` (string), `queue` `taken` `walled` (sorted sets of URLs), `seen` `pages` `stats`
+    (hashes), `events` (stream)."""
     return f"sr:{{crawl-{job_id}}}:{part}"
 
 
 def crawl_site(host: str) -> str:
     """Hash: URL -> the newest good reading of a page of this host."""
     return f"sr:{{site-{host}}}:pages"
+
+
+# --- housekeeping --------------------------------------------------------------------------------------------------
+
+
+def records_cursor(flow_id: str) -> str:
+    """String: the last queue event that the records of a flow have seen."""
+    return f"sr:{{{flow_id}}}:rc"

@@ -1,0 +1,173 @@
+"""Settings: environment `SWITCHROOM_*` (nested with `__`), a TOML file, and their defaults. The environment wins."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from switchroom.realtime.settings import MediaSettings
+
+CONFIG_VARIABLE = "SWITCHROOM_CONFIG"
+
+Words = Annotated[tuple[str, ...], NoDecode]
+"""A tuple in TOML; in the environment words with commas between them."""
+
+
+class CrawlLimits(BaseModel):
+    """What the sidecar's crawls may do."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cookie_key: SecretStr | None = None
+    """Encrypts the cookie file at rest: any text of 16 characters or more."""
+    allow: tuple[str, ...] = ()
+    """Hosts and networks that are not public and may be crawled all the same."""
+
+
+class Settings(BaseSettings):
+    """Everything that an operator can set. See README.md for the ones that matter first."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SWITCHROOM_", env_nested_delimiter="__", extra="forbid", frozen=True, toml_file=None
+    )
+
+    data: Path = Path("switchroom-data")
+    """Folder of everything durable: the store, recordings, crawled pages."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=8090, ge=0, le=65535)
+    """0 takes a free one; the `ready` line says which."""
+    sidecar_host: str = "127.0.0.1"
+    sidecar_port: int = Field(default=8091, ge=0, le=65535)
+
+    store_url: str | None = None
+    """`redis://`, `rediss://` or `unix://` of your own Valkey or Redis >= 7; none: the embedded server."""
+    fsync: Literal["always", "everysec"] = "always"
+    """How the embedded server writes its file: before each answer, or once a second."""
+
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    """API keys, each of 16 characters or more; in the environment with commas between them."""
+    allow_open: bool = False
+    """Serve without any key on an address that is not loopback. Only behind something that asks for one."""
+    ingest_secret: SecretStr | None = None
+    """What `X-Ingest-Secret` must hold on the sidecar."""
+    outbound_allow: Words = ()
+    """Hosts and networks that are not public and may be called all the same (`ccBaseUrl`, `callbackUrl`)."""
+
+    media_processes: int = Field(default=1, ge=0, le=64)
+    media: MediaSettings = MediaSettings()
+    crawl: CrawlLimits = CrawlLimits()
+
+    max_body_bytes: int = Field(default=1 << 20, ge=1_024)
+    record_days: int = Field(default=30, ge=1)
+    """Executions and recordings are removed after so many days."""
+    call_hours: int = Field(default=24, ge=1)
+    """An ended call is told by `queue/status` for so many hours; its execution record stays longer."""
+    drain_s: float = Field(default=30.0, ge=0)
+    """On a stop, live calls may end by themselves within this time."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+    log_pii: bool = False
+    """Let caller IDs and the like into the log."""
+
+    @field_validator("api_keys", "outbound_allow", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(word.strip() for word in value.split(",") if word.strip())
+        return value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _long_enough(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(key.get_secret_value()) < 16 for key in value):
+            raise ValueError("each key needs 16 characters or more")
+        return value
+
+    @field_validator("ingest_secret")
+    @classmethod
+    def _not_blank(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value is not None and value.get_secret_value() else None
+
+    @field_validator("store_url")
+    @classmethod
+    def _known_scheme(cls, value: str | None) -> str | None:
+        if value and not re.match(r"(redis|rediss|unix)://", value):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return value or None
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        if not self.api_keys and not self.allow_open and not is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host} is not loopback and no API key is set: set SWITCHROOM_API_KEYS, or allow_open if "
+                "something in front of it asks for keys"
+            )
+        if self.ingest_secret is None and not self.allow_open and not is_loopback(self.sidecar_host):
+            raise ValueError(
+                f"sidecar_host {self.sidecar_host} is not loopback and no ingest secret is set: set "
+                "SWITCHROOM_INGEST_SECRET"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        path = os.environ.get(CONFIG_VARIABLE)
+        toml = (TomlConfigSettingsSource(settings_cls, toml_file=Path(path)),) if path else ()
+        return (init_settings, env_settings, *toml)
+
+
+class WrongSettings(Exception):
+    """A setting that cannot be used: one line that names it."""
+
+
+def load(**given: Any) -> Settings:
+    """The settings; `given` (options of the command line that are not None) win. Raises `WrongSettings`."""
+    path = os.environ.get(CONFIG_VARIABLE)
+    if path and not Path(path).is_file():
+        raise WrongSettings(f"{CONFIG_VARIABLE}: there is no file {path}")
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise WrongSettings("; ".join(_sentence(fault) for fault in error.errors(include_url=False))) from error
+    except (
+        SettingsError,
+        ValueError,
+    ) as error:  # a TOML file that does not parse, JSON in the environment that is none
+        raise WrongSettings(str(error)) from error
+
+
+def _sentence(fault: Any) -> str:
+    """One fault as `SWITCHROOM_PORT: …`; the value is left out, since it may be a secret."""
+    name = "__".join(str(part) for part in fault["loc"])
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    return f"SWITCHROOM_{name.upper()}: {message}" if name else message
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
