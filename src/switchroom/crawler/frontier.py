@@ -17,7 +17,7 @@ from switchroom.crawler.job import Job, JobEvent, JobSpec, JobState, PageRecord,
 from switchroom.errors import NotFound
 from switchroom.store import Script, Store, keys
 
-LEASE_MS = 120_000
+LEASE_MS = 900_000  # longer than a page with its retries and the longest wait that a host may ask for
 MAX_EVENTS = 5000
 
 _STEP = Script("""

@@ -73,8 +73,12 @@ class Jar:
             if deletes:
                 self.remove(cookie.key, host)
             elif self._by_domain.get(cookie.domain, {}).get(cookie.key) != cookie:
-                self._put(cookie)
-                self._changes[cookie.key] = cookie
+                self.put(cookie)
+
+    def put(self, cookie: Cookie) -> None:
+        """Take a cookie that a site set."""
+        self._put(cookie)
+        self._changes[cookie.key] = cookie
 
     def remove(self, key: Key, host: str) -> None:
         """Delete a cookie because `host` said so."""

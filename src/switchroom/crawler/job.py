@@ -82,9 +82,9 @@ def next_state(state: JobState, event: JobEvent) -> JobState:
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a job crawls.
 
-    `starts` are canonical URLs, `hosts` the hosts (without `www.`) it stays on, `depth` how many links away from a start
-    or a sitemap it goes, `max_pages` the pages it reads at most. With `on_login_wall="skip"` walled pages count as
-    failed and the job completes; with `wait` it pauses for cookies.
+    `starts` are canonical URLs, `hosts` the hosts (without `www.`) it stays on, `depth` how many links away from a
+    start or a sitemap it goes, `max_pages` the pages it reads at most. With `on_login_wall="skip"` walled pages count
+    as failed and the job completes; with `wait` it pauses for cookies.
     """
 
     starts: tuple[str, ...]
@@ -125,8 +125,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PageRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of one URL in a job. `outcome`: `kept`, `unchanged`, `skipped` or `failed`, with a `cause` for the last
-    two. `file` is relative to the domain's folder."""
+    """What became of one URL in a job. `outcome` is `kept`, `unchanged`, `skipped` or `failed`, the last two with a
+    `cause`. `file` is relative to the domain's folder."""
 
     url: str
     outcome: Literal["kept", "unchanged", "skipped", "failed"]

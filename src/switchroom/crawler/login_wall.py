@@ -10,13 +10,15 @@ from switchroom.crawler import urls
 from switchroom.crawler.page import Page
 
 _LOGIN_WORDS = re.compile(
-    r"\b(?:log ?in|log on|sign ?in|sign on|prijava|prijavi|anmelden|anmeldung|einloggen|connexion|connectez|iniciar sesi[oó]n"
-    r"|accedi|password|geslo|passwort|mot de passe)\b",
+    r"\b(?:log ?in|log on|sign ?in|sign on|prijava|prijavi|anmelden|anmeldung|einloggen|connexion|connectez"
+    r"|iniciar sesi[oó]n|accedi|password|geslo|passwort|mot de passe)\b",
     re.IGNORECASE,
 )
 _ASKS = re.compile(
-    r"(?:please|you (?:must|need to|have to)(?: first)?) (?:log|sign)[ -]?(?:in|on)|(?:must|need to) be (?:logged|signed) in"
-    r"|(?:log|sign)[ -]?in (?:is )?(?:required|to (?:continue|view|access|see|read))|session (?:has |is )?(?:expired|timed out|ended)"
+    r"(?:please|you (?:must|need to|have to)(?: first)?) (?:log|sign)[ -]?(?:in|on)"
+    r"|(?:must|need to) be (?:logged|signed) in"
+    r"|(?:log|sign)[ -]?in (?:is )?(?:required|to (?:continue|view|access|see|read))"
+    r"|session (?:has |is )?(?:expired|timed out|ended)"
     r"|authentication required|members only|za ogled se prijavite|bitte (?:melden sie sich an|anmelden|einloggen)",
     re.IGNORECASE,
 )
@@ -46,6 +48,8 @@ def suspect(asked: str, got: str, status: int, page: Page | None, *, cookie_clea
         return "redirected_to_login"
     if page is None:
         return None
+    if page.refresh is not None and urls.is_login_url(page.refresh) and len(page.text) < _NOTICE_CHARS:
+        return "redirected_to_login"
     asks = page.password_form or _ASKS.search(page.text[:4000]) is not None
     if cookie_cleared and (moved or asks):
         return "cookie_cleared"
@@ -58,8 +62,13 @@ def suspect(asked: str, got: str, status: int, page: Page | None, *, cookie_clea
     return None
 
 
+def speaks_of_login(text: str) -> bool:
+    """Whether a text is short and has a word of logins in it: not a wall by itself, but worth a second look."""
+    return len(text) <= 4 * _SHORT_CHARS and _LOGIN_WORDS.search(text) is not None
+
+
 class SameBody:
-    """Sees one body on many URLs: `add` says which URLs share a text once `limit` of them do and it speaks of a login."""
+    """Sees one body on many URLs: `add` says which share a text, once `limit` of them do and it speaks of a login."""
 
     def __init__(self, limit: int = 3, remembered: int = 2000) -> None:
         self._limit = limit
@@ -68,7 +77,7 @@ class SameBody:
 
     def add(self, url: str, text: str) -> list[str]:
         """The URLs that had this text, `url` included, from the `limit`-th on; else empty."""
-        if len(text) > 4 * _SHORT_CHARS or not _LOGIN_WORDS.search(text):
+        if not speaks_of_login(text):
             return []
         digest = hashlib.blake2b(text.encode(), digest_size=12).digest()
         seen = self._urls.setdefault(digest, [])

@@ -1,0 +1,100 @@
+"""What a crawl leaves on disk: a folder a domain with Markdown files, `pages.jsonl` and `sitemap.xml`.
+
+Every file is written beside and renamed, so that a reader never sees half of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import msgspec
+from yarl import URL
+
+from switchroom.crawler.job import PageRecord
+
+_NOT_IN_NAMES = re.compile(r"[^a-z0-9_-]+")
+_NOT_IN_HOSTS = re.compile(r"[^a-z0-9.-]+")
+_MAX_SLUG_CHARS = 80
+
+
+class Output:
+    """The tree under `root`. All methods block: call them in a thread."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, host: str) -> Path:
+        """The folder of a domain; its name holds letters, digits, `.`, `-` and `_` only and never begins with a dot."""
+        name = _NOT_IN_HOSTS.sub("_", host.lower()).lstrip(".") or "_"
+        return self.root / name
+
+    def write_page(self, host: str, url: str, text: str) -> str:
+        """Write a page's Markdown; returns its path relative to the domain's folder."""
+        relative = file_name(url)
+        _write(self.folder(host) / relative, text)
+        return relative
+
+    def remove_page(self, host: str, relative: str) -> None:
+        """Take a page out again; one that is gone already is no error."""
+        if relative == Path(relative).name or Path(relative).parts[0] == "pages":
+            (self.folder(host) / relative).unlink(missing_ok=True)
+
+    def write_index(self, host: str, pages: list[PageRecord]) -> None:
+        """Write `pages.jsonl` (a record a line) and `sitemap.xml` from the good readings of a domain."""
+        lines = [
+            msgspec.json.encode(
+                {
+                    "url": page.url,
+                    "title": page.title,
+                    "file": page.file,
+                    "fetched_at": rfc3339_ms(page.fetched_ms),
+                    "rendered": page.rendered,
+                    "chars": page.chars,
+                    "content_hash": page.content_hash,
+                    "depth": page.depth,
+                    "status": page.status,
+                }
+            ).decode()
+            for page in pages
+        ]
+        _write(self.folder(host) / "pages.jsonl", "".join(line + "\n" for line in lines))
+        entries = "".join(
+            f"  <url><loc>{escape(page.url)}</loc><lastmod>{rfc3339_ms(page.fetched_ms)}</lastmod></url>\n"
+            for page in pages
+        )
+        _write(
+            self.folder(host) / "sitemap.xml",
+            '<?xml version="1.0" encoding="UTF-8"?>\n'
+            f'<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{entries}</urlset>\n',
+        )
+
+
+def file_name(url: str) -> str:
+    """`pages/<readable>-<hash>.md`: the hash of the whole URL keeps two pages apart whose readable parts are alike."""
+    readable = _NOT_IN_NAMES.sub("-", URL(url).path.lower()).strip("-")[:_MAX_SLUG_CHARS].strip("-") or "index"
+    digest = hashlib.sha256(url.encode()).hexdigest()[:10]
+    return f"pages/{readable}-{digest}.md"
+
+
+def rfc3339_ms(at_ms: int) -> str:
+    """Unix milliseconds as RFC 3339 in UTC, to the second."""
+    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
+    handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

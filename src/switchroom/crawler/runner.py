@@ -1,0 +1,513 @@
+"""Runs one crawl job: discovers, reads, keeps, and stops where a login is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+from yarl import URL
+
+from switchroom.crawler import extract, frontier, login_wall, urls
+from switchroom.crawler.cookies import Cookie
+from switchroom.crawler.frontier import Frontier, Step
+from switchroom.crawler.jar import Jar, Key
+from switchroom.crawler.job import Job, JobEvent, PageRecord, Waiting
+from switchroom.crawler.manners import Manners
+from switchroom.crawler.output import Output, rfc3339_ms
+from switchroom.crawler.page import Link
+from switchroom.crawler.read import Reader, Reading
+from switchroom.crawler.render import BrowserPool, RenderSession
+from switchroom.crawler.robots import Robots, load_robots
+from switchroom.crawler.sitemap import read_sitemaps
+from switchroom.crawler.traps import Traps
+from switchroom.errors import SwitchroomError
+from switchroom.net import GuardedClient, OutboundError
+from switchroom.store import Store
+
+log = logging.getLogger(__name__)
+
+TRIES = 3
+_AGAIN = frozenset(
+    {"connect", "timeout", "protocol", "crashed", "status_429", "status_503", "status_502", "status_504"}
+)
+_CONFIRMED_WALLS = 3  # a host's first walls are confirmed by a second look, later ones believed
+_COOKIE_LOOK_S = 1.0
+_BATCH = 500
+_IDLE_LOOK_S = 0.25
+
+
+class StoredCookies(Protocol):
+    """Cookies with the version that changes when an operator posts new ones."""
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def cookies(self) -> tuple[Cookie, ...]: ...
+
+
+class CookieProvider(Protocol):
+    """Where a crawl gets its cookies, and gives back what sites changed."""
+
+    async def read(self) -> StoredCookies: ...
+    async def refresh(self, base_version: int, changes: dict[Key, Cookie | None]) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What every crawl of a process shares. `delay_s` is the least time between two requests to one host."""
+
+    store: Store
+    client: GuardedClient
+    browsers: BrowserPool
+    cookies: CookieProvider
+    output: Output
+    workers: int = 8
+    per_host: int = 4
+    delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended, as the event for the job's state."""
+
+    event: JobEvent
+    note: str = ""
+    waiting: Waiting | None = None
+
+
+class Crawl:
+    """One run of a job. `run()` once; cancel its task to pause: what was under way goes back to the frontier."""
+
+    def __init__(self, tools: Tools, job: Job) -> None:
+        self._tools = tools
+        self._job = job
+        self._spec = job.spec
+        self._roots = frozenset(job.spec.hosts)
+        self._frontier = Frontier(tools.store, job.id, job.spec.max_pages)
+        self._jar = Jar()
+        self._version = -1
+        self._reader = Reader(tools.client, self._browser_session, job.spec.render, self._jar)
+        self._session: RenderSession | None = None
+        self._session_lock = asyncio.Lock()
+        self._robots: dict[str, asyncio.Task[Robots]] = {}
+        self._manners: dict[str, Manners] = {}
+        self._traps = Traps()
+        self._same_body = login_wall.SameBody()
+        self._tries: dict[str, int] = {}
+        self._walls: dict[str, int] = {}
+        self._last_wall: Waiting | None = None
+        self._lost: Waiting | None = None
+        self._signed_in_pages: deque[str] = deque(maxlen=5)
+        self._touched: set[str] = set(job.spec.hosts)
+        self._busy = 0
+        self._more = asyncio.Event()
+
+    async def run(self) -> Outcome:
+        """Crawl until nothing is left, a login is needed, or the task is cancelled."""
+        begun = time.monotonic()
+        watcher: asyncio.Task[None] | None = None
+        try:
+            await self._load_cookies()
+            await self._frontier.recover()
+            await self._frontier.retry_walled()
+            watcher = asyncio.create_task(self._watch_cookies())
+            if not self._job.discovered:
+                await self._discover()
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._tools.workers):
+                    group.create_task(self._work())
+            return await self._verdict()
+        finally:
+            if watcher is not None:
+                watcher.cancel()
+            for task in self._robots.values():
+                task.cancel()
+            await asyncio.shield(self._tidy(begun))
+
+    async def _tidy(self, begun: float) -> None:
+        if self._session is not None:
+            await self._session.close()
+        await self._frontier.recover()
+        await self._keep_cookies()
+        for host in self._touched:
+            pages = await frontier.site_pages(self._tools.store, host)
+            if pages:
+                await asyncio.to_thread(self._tools.output.write_index, host, pages)
+        active_ms = self._job.active_ms + int((time.monotonic() - begun) * 1000)
+        await frontier.update(self._tools.store, self._job.id, active_ms=active_ms)
+
+    async def _verdict(self) -> Outcome:
+        sizes = await self._frontier.sizes()
+        if self._lost is not None:
+            return Outcome(JobEvent.WALLED, f"The session for {self._lost.domain} is lost; log in again.", self._lost)
+        if sizes["walled"] and self._spec.on_login_wall == "wait":
+            wall = self._last_wall
+            if wall is None:
+                url = (await self._frontier.walled_urls(1))[0]
+                wall = Waiting(urls.host_of(url), url, "password_form")
+            return Outcome(JobEvent.WALLED, f"{wall.domain} needs a login; post fresh cookies.", wall)
+        if sizes["walled"]:
+            walled = await self._frontier.walled_urls(sizes["walled"])
+            done = [(url, PageRecord(url=url, outcome="failed", cause="login_wall")) for url in walled]
+            await self._frontier.step(Step(done=done, counts={"failed:login_wall": len(done)}))
+        left = sizes["queued"]
+        return Outcome(
+            JobEvent.DRAINED, f"The limit of pages is reached; {left} known pages were not read." if left else ""
+        )
+
+    # --- discovery ---------------------------------------------------------------------------------------------------
+
+    async def _discover(self) -> None:
+        sitemaps: list[str] = []
+        pages: list[tuple[str, int]] = []
+        for start in self._spec.starts:
+            if URL(start).path.endswith((".xml", ".xml.gz")):
+                sitemaps.append(start)
+                continue
+            pages.append((start, 0))
+        await self._frontier.step(Step(links=pages))
+        if self._spec.sitemaps:
+            for origin in {str(URL(start).origin()) for start in self._spec.starts}:
+                try:
+                    robots = await self._robots_of(origin + "/")
+                except OutboundError as error:
+                    log.info("host does not answer for robots.txt", extra={"host": origin, "cause": error.cause})
+                    continue
+                sitemaps += robots.sitemaps or [f"{origin}/sitemap.xml", f"{origin}/sitemap_index.xml"]
+        problems: list[str] = []
+        batch: list[tuple[str, int]] = []
+        counts: dict[str, int] = {}
+        async for entry in read_sitemaps(self._tools.client, sitemaps, self._jar, problems):
+            reason = self._why_not(entry.url, "")
+            if reason is not None:
+                counts["skipped:" + reason] = counts.get("skipped:" + reason, 0) + 1
+                continue
+            batch.append((entry.url, 0))
+            if len(batch) >= _BATCH:
+                await self._frontier.step(Step(links=batch, counts={"from_sitemaps": len(batch)}))
+                batch = []
+        await self._frontier.step(Step(links=batch, counts={**counts, "from_sitemaps": len(batch)}))
+        self._job = await frontier.update(self._tools.store, self._job.id, discovered=True)
+
+    def _why_not(self, url: str, words: str) -> str | None:
+        """Why a URL must not be queued, None where it may."""
+        if not urls.in_scope(url, self._roots):
+            return "out_of_scope"
+        if urls.ends_session(url, words):
+            return "logout_link"
+        if urls.changes_something(url) and self._jar.header_for(URL(url)):
+            return "action_link"
+        if urls.is_asset(url):
+            return "asset"
+        return None
+
+    def _admit(self, links: tuple[Link, ...], depth: int, counts: dict[str, int]) -> list[tuple[str, int]]:
+        admitted: list[tuple[str, int]] = []
+        for link in links:
+            reason = "nofollow" if link.nofollow else self._why_not(link.url, link.words)
+            if reason is None and urls.is_login_url(link.url):
+                reason = "login_page"
+            if reason is None:
+                reason = self._traps.admits(link.url)
+            if reason is None:
+                admitted.append((link.url, depth))
+            elif reason in ("logout_link", "action_link", "trap", "path_repeats"):
+                counts["links_left:" + reason] = counts.get("links_left:" + reason, 0) + 1
+        return admitted
+
+    # --- workers -----------------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        step = Step()
+        holding = False
+        while True:
+            stopping = self._lost is not None
+            got = await self._frontier.step(step, take=0 if stopping else 1)
+            if holding:
+                self._busy -= 1
+                holding = False
+                self._more.set()
+            step = Step()
+            if got:
+                self._busy += 1
+                holding = True
+                url, depth = got[0]
+                step = await self._one(url, depth)
+            elif stopping or self._busy == 0:
+                self._more.set()
+                return
+            else:
+                self._more.clear()
+                try:
+                    async with asyncio.timeout(_IDLE_LOOK_S):
+                        await self._more.wait()
+                except TimeoutError:
+                    continue
+
+    async def _one(self, url: str, depth: int) -> Step:
+        if self._traps.is_closed(url):
+            return self._skipped(url, depth, "trap")
+        try:
+            robots = await self._robots_of(url)
+            if not robots.allows(url):
+                return self._skipped(url, depth, "robots")
+            reading = await self._read(url)
+        except OutboundError as error:
+            return self._failed(url, depth, error.cause)
+        except SwitchroomError as error:
+            log.error("page cannot be read", extra={"url": url, "code": error.code, "cause": error.detail})
+            return self._failed(url, depth, error.code)
+        except Exception:
+            log.exception("page broke the crawler", extra={"url": url})
+            return self._failed(url, depth, "internal")
+        if reading.wall:
+            return await self._walled(url, depth, reading)
+        if reading.cause:
+            return self._failed(url, depth, reading.cause, reading.status)
+        return await self._good(url, depth, reading)
+
+    async def _read(self, url: str, *, anonymous: bool = False) -> Reading:
+        manners = self._manners_of(url)
+        async with manners.turn():
+            reading = await self._reader.read(url, anonymous=anonymous)
+        if reading.cause in ("status_429", "status_503"):
+            wait_s = manners.pushed_back(reading.retry_after)
+            log.info("host asks for patience", extra={"host": URL(url).host, "wait_s": round(wait_s, 1)})
+        else:
+            manners.answered()
+        return reading
+
+    def _failed(self, url: str, depth: int, cause: str, status: int = 0) -> Step:
+        tries = self._tries[url] = self._tries.get(url, 0) + 1
+        if cause in _AGAIN and tries < TRIES:
+            return Step(released=[url], counts={"retried": 1})
+        self._tries.pop(url, None)
+        record = PageRecord(url=url, outcome="failed", cause=cause, status=status, depth=depth, fetched_ms=_now_ms())
+        return Step(done=[(url, record)], counts={"failed:" + cause: 1}, events=[_told(record)])
+
+    def _skipped(self, url: str, depth: int, cause: str) -> Step:
+        record = PageRecord(url=url, outcome="skipped", cause=cause, depth=depth, fetched_ms=_now_ms())
+        return Step(done=[(url, record)], counts={"skipped:" + cause: 1}, events=[_told(record)])
+
+    async def _good(self, url: str, depth: int, reading: Reading) -> Step:
+        if not urls.in_scope(reading.url, self._roots):
+            return self._skipped(url, depth, "redirected_out")
+        page = reading.page
+        if page is not None and page.password_form and urls.is_login_url(reading.url):
+            return self._skipped(url, depth, "login_page")
+        counts = {"fetched": 1}
+        if reading.rendered:
+            counts["rendered"] = 1
+        links: list[tuple[str, int]] = []
+        if page is not None:
+            if page.refresh is not None and self._why_not(page.refresh, "") is None:
+                links.append((page.refresh, depth))
+            if depth < self._spec.depth and not page.nofollow:
+                links += self._admit(page.links, depth + 1, counts)
+            self._traps.read(url, page.text)
+        text = page.text if page is not None else reading.markdown
+        final = _same_page(reading.url, page.canonical if page is not None else None)
+        host = urls.bare_host(urls.host_of(final))
+        before = await frontier.site_page(self._tools.store, host, final)
+        if await self._is_soft_wall(url, final, text, before, reading):
+            return await self._walled(url, depth, reading)
+        if alike := self._same_body.add(url, text):
+            await self._retract(alike)
+            reading.wall = "same_body"
+            step = await self._walled(url, depth, reading)
+            step.walled += [other for other in alike if other not in step.walled]
+            return step
+        return await self._keep(url, depth, final, host, before, reading, Step(links=links, counts=counts))
+
+    async def _keep(
+        self, url: str, depth: int, final: str, host: str, before: PageRecord | None, reading: Reading, step: Step
+    ) -> Step:
+        digest = extract.content_hash(reading.markdown)
+        unchanged = before is not None and before.content_hash == digest
+        now_ms = _now_ms()
+        file = before.file if before is not None and unchanged else ""
+        if not file or not await asyncio.to_thread((self._tools.output.folder(host) / file).exists):
+            text = extract.front_matter(
+                reading.markdown,
+                url=final,
+                title=reading.title,
+                fetched_at=rfc3339_ms(now_ms),
+                rendered=reading.rendered,
+            )
+            file = await asyncio.to_thread(self._tools.output.write_page, host, final, text)
+        record = PageRecord(
+            url=final,
+            outcome="unchanged" if unchanged else "kept",
+            status=reading.status,
+            depth=depth,
+            title=reading.title,
+            file=file,
+            content_hash=digest,
+            chars=len(reading.markdown),
+            rendered=reading.rendered,
+            final_url=final if final != url else "",
+            fetched_ms=now_ms,
+        )
+        await frontier.keep_site_page(self._tools.store, host, record)
+        self._touched.add(host)
+        self._walls.pop(host, None)
+        if self._jar.header_for(URL(final)):
+            self._signed_in_pages.append(url)
+        step.done.append((url, record))
+        step.counts["unchanged" if unchanged else "kept"] = 1
+        step.events.append(_told(record))
+        return step
+
+    # --- logins ------------------------------------------------------------------------------------------------------
+
+    async def _is_soft_wall(self, url: str, final: str, text: str, before: PageRecord | None, reading: Reading) -> bool:
+        """A page that would replace good content and speaks of a login: is it what anybody gets to see?"""
+        if before is None or not login_wall.speaks_of_login(text) or not self._jar.header_for(URL(final)):
+            return False
+        if before.content_hash == extract.content_hash(reading.markdown):
+            return False
+        try:
+            anonymous = await self._read(url, anonymous=True)
+        except OutboundError:
+            return False
+        if anonymous.markdown != reading.markdown:
+            return False
+        reading.wall = "same_as_anonymous"
+        return True
+
+    async def _walled(self, url: str, depth: int, reading: Reading) -> Step:
+        host = urls.bare_host(urls.host_of(url))
+        sign = reading.wall or "password_form"
+        signed_in = bool(self._jar.header_for(URL(url)))
+        seen = self._walls[host] = self._walls.get(host, 0) + 1
+        if seen <= _CONFIRMED_WALLS and sign not in ("same_body", "same_as_anonymous"):
+            again = await self._second_look(url)
+            if again is not None and not again.wall:
+                self._walls[host] -= 1
+                return self._failed(url, depth, again.cause) if again.cause else await self._good(url, depth, again)
+        lost = signed_in and await self._session_lost(url, host, sign)
+        if sign == "status_403" and signed_in and not lost:
+            return self._failed(url, depth, "forbidden", 403)
+        waiting = Waiting(urls.host_of(url), url, sign, session_lost=lost)
+        self._last_wall = waiting
+        told = {"event": "login_wall", "domain": waiting.domain, "url": url, "sign": sign, "session_lost": lost}
+        if lost and self._spec.on_login_wall == "wait":
+            log.warning("session lost", extra={"domain": waiting.domain, "sign": sign})
+            self._lost = waiting
+        return Step(walled=[url], counts={"login_walls": 1}, events=[told])
+
+    async def _second_look(self, url: str) -> Reading | None:
+        try:
+            return await self._read(url)
+        except SwitchroomError as error:
+            log.debug("second look at a login wall failed", extra={"url": url, "code": error.code})
+            return None
+
+    async def _session_lost(self, url: str, host: str, sign: str) -> bool:
+        """Whether a wall in spite of cookies means that the session is gone, not just that this page needs more.
+
+        It is when the site took our cookie away, when the page was good before, or when one that was good a moment ago
+        shows the wall now too.
+        """
+        if sign == "cookie_cleared" or await frontier.site_page(self._tools.store, host, url) is not None:
+            return True
+        beside = URL(url).parent
+        known = sorted(self._signed_in_pages, key=lambda page: URL(page).parent != beside)
+        for page in known[:2]:
+            again = await self._second_look(page)
+            if again is not None and again.wall:
+                return True
+        return False
+
+    async def _retract(self, alike: list[str]) -> None:
+        """Take out what this job kept for good before the body showed up on too many URLs."""
+        for url in alike:
+            record = await self._frontier.record(url)
+            if record is None or record.outcome != "kept":
+                continue
+            host = urls.bare_host(urls.host_of(record.url))
+            await frontier.forget_site_pages(self._tools.store, host, [record.url])
+            await asyncio.to_thread(self._tools.output.remove_page, host, record.file)
+
+    # --- cookies -----------------------------------------------------------------------------------------------------
+
+    async def _load_cookies(self) -> bool:
+        stored = await self._tools.cookies.read()
+        if stored.version == self._version:
+            return False
+        self._version = stored.version
+        self._jar = self._reader.jar = Jar(stored.cookies)
+        async with self._session_lock:
+            session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+        return True
+
+    async def _watch_cookies(self) -> None:
+        while True:
+            await asyncio.sleep(_COOKIE_LOOK_S)
+            try:
+                await self._keep_cookies()
+                if await self._load_cookies():
+                    self._walls.clear()
+                    again = await self._frontier.retry_walled()
+                    log.info("fresh cookies in a running job", extra={"job_id": self._job.id, "pages_again": again})
+                    self._more.set()
+            except SwitchroomError as error:
+                log.warning("cookies cannot be read now", extra={"code": error.code})
+
+    async def _keep_cookies(self) -> None:
+        if changes := self._jar.take_changes():
+            await self._tools.cookies.refresh(self._version, changes)
+
+    async def _browser_session(self) -> RenderSession:
+        async with self._session_lock:
+            if self._session is None:
+                self._session = await self._tools.browsers.session(self._jar.all())
+            return self._session
+
+    # --- hosts -------------------------------------------------------------------------------------------------------
+
+    async def _robots_of(self, url: str) -> Robots:
+        host = urls.host_of(url)
+        task = self._robots.get(host)
+        if task is None or (task.done() and not task.cancelled() and task.exception() is not None):
+            task = self._robots[host] = asyncio.create_task(load_robots(self._tools.client, url))
+        robots = await asyncio.shield(task)
+        self._manners_of(url).delay_s = max(self._tools.delay_s, robots.delay_s)
+        return robots
+
+    def _manners_of(self, url: str) -> Manners:
+        host = urls.host_of(url)
+        if host not in self._manners:
+            self._manners[host] = Manners(self._tools.per_host, self._tools.delay_s)
+        return self._manners[host]
+
+
+def _same_page(url: str, canonical: str | None) -> str:
+    """The canonical address where it only tidies the URL (query, slash, index file, scheme), else the URL itself: sites
+    that name their home page as canonical of everything are common."""
+    if canonical is None or canonical == url:
+        return url
+    here, there = URL(url), URL(canonical)
+    same_host = urls.bare_host(urls.host_of(url)) == urls.bare_host(urls.host_of(canonical))
+    tidy = [path.removesuffix("index.html").removesuffix("index.php").rstrip("/") for path in (here.path, there.path)]
+    return canonical if same_host and tidy[0] == tidy[1] else url
+
+
+def _told(record: PageRecord) -> dict[str, object]:
+    told: dict[str, object] = {
+        "event": "page",
+        "url": record.url,
+        "outcome": record.outcome,
+        "rendered": record.rendered,
+    }
+    return told | ({"cause": record.cause} if record.cause else {"title": record.title})
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
