@@ -16,7 +16,6 @@ from switchroom.gateway.operation import operation, operation_of
 from switchroom.gateway.reply import json_reply
 from switchroom.gateway.services import PRINCIPAL, SERVICES, Services, services
 from switchroom.http_problems import install_problems
-from switchroom.realtime import registry
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +67,7 @@ async def readyz(request: web.Request) -> web.Response:
         async with asyncio.timeout(READY_TIMEOUT_S):
             await parts.store.call("PING")
             checks["store"] = "ok"
-            checks["media"] = await registry.living(parts.store)
+            checks["media"] = await parts.signals.media()
     except (SwitchroomError, TimeoutError) as error:
         log.warning("not ready", extra={"cause": str(error)})
         ready = False

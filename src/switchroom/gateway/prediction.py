@@ -20,6 +20,7 @@ from switchroom.engine.session import Session
 from switchroom.errors import BadInput, Fault, SwitchroomError, TimedOut
 from switchroom.gateway.executions import executed_data
 from switchroom.gateway.operation import operation
+from switchroom.gateway.presence import while_connected
 from switchroom.gateway.reply import invalid_body, json_reply
 from switchroom.gateway.services import Services, known_flow, services
 from switchroom.gateway.sessions import held_session
@@ -45,6 +46,11 @@ class Question(msgspec.Struct, rename="camel", omit_defaults=True):
     session_id: str | None = None
     override_config: dict[str, Any] | None = None
     streaming: bool | str | None = None
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        given: dict[str, Any] = (self.override_config or {}).get("tenantVariables") or {}
+        return given
 
 
 class Answer(msgspec.Struct, rename="camel", kw_only=True):
@@ -86,11 +92,12 @@ async def predict(request: web.Request) -> web.StreamResponse:
         if question.form is not None and not session.started:
             session.form = question.form
         turn = Turn(parts, flow, session, question)
-        if question.streaming in (True, "true"):
-            return await _stream(request, turn)
-        async for _ in turn.run():
-            pass
-        return json_reply(turn.answer())
+        async with while_connected(request):
+            if question.streaming in (True, "true"):
+                return await _stream(request, turn)
+            async for _ in turn.run():
+                pass
+            return json_reply(turn.answer())
 
 
 @dataclass
@@ -123,22 +130,23 @@ class Turn:
         await records.begin(execution)
         kind: Any = "utterance" if self.session.started else "start"
         turn = TurnInput(text=self.question.question or "", kind=kind)
-        state, detail = ExecutionState.TERMINATED, "the client left before the turn ended"
+        state, detail = ExecutionState.TERMINATED, "The client left before the turn ended."
         try:
             deadline = asyncio.get_running_loop().time() + self.parts.turn_timeout_s
-            events = self.parts.engine.run(self.flow.graph, self.session, turn)
+            variables = {**self.flow.settings.variables, **self.question.variables}
+            events = self.parts.engine.run(self.flow.graph, self.session, turn, variables=variables)
             async with contextlib.aclosing(events):
                 while (event := await _next(events, deadline)) is not None:
                     self._take(event)
                     yield event
             state, detail = ExecutionState.FINISHED, ""
             if self.failure is not None:
-                timed_out = self.failure.code in ("timeout", "deadline")
+                timed_out = self.failure.code == "turn_timeout"
                 state = ExecutionState.TIMEOUT if timed_out else ExecutionState.ERROR
                 detail = self.failure.detail
         except TimeoutError:
             state = ExecutionState.TIMEOUT
-            detail = f"the turn took longer than {self.parts.turn_timeout_s:g} s"
+            detail = f"The turn took longer than {self.parts.turn_timeout_s:g} s."
         except Exception as error:
             state, detail = ExecutionState.ERROR, f"{type(error).__name__}: {error}"
             raise
@@ -148,7 +156,7 @@ class Turn:
             # Shielded: a client that leaves cancels the turn, not the truth about it.
             await asyncio.shield(records.finish(execution, state))
         if state is ExecutionState.TIMEOUT:
-            raise TimedOut(f"{detail}.", extra=self._extra())
+            raise TimedOut(detail, extra=self._extra())
         if self.failure is not None:
             raise FlowFailed(self.failure.detail, code=self.failure.code, extra=self._extra())
 
@@ -265,6 +273,9 @@ def _parse(body: Any) -> Question:
         raise BadInput(f"`question` {what}.", faults=[Fault(what, "/question")])
     if isinstance(question.streaming, str) and question.streaming not in ("true", "false"):
         raise BadInput("`streaming` must be true or false.", faults=[Fault("must be true or false", "/streaming")])
+    if not isinstance(question.variables, dict):
+        what = "must be an object"
+        raise BadInput(f"`tenantVariables` {what}.", faults=[Fault(what, "/overrideConfig/tenantVariables")])
     return question
 
 
