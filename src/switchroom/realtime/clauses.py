@@ -6,7 +6,7 @@ import re
 
 _SOFT = re.compile(r"[,;:–—.!?…]+[\"')\]]*\s")
 _HARD = re.compile(r"[.!?…]+[\"')\]]*\s|\n")
-_FIRST_MIN = 12
+_FIRST_MIN = 8
 _SOFT_MIN = 80
 _MAX = 240
 

@@ -16,7 +16,7 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
-from switchroom.realtime.audio import RATE, Resampler, Samples
+from switchroom.realtime.audio import Decimator, Samples
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.stt import Recogniser
 from switchroom.realtime.tts import Voice, load_voice
@@ -81,7 +81,7 @@ class Ears:
         self._parts = parts
         self._listener = listener
         self._frames: asyncio.Queue[tuple[float, Samples]] = asyncio.Queue(_BACKLOG_FRAMES)
-        self._resampler = Resampler(RATE, VAD_RATE)
+        self._decimator = Decimator(VAD_RATE)
         self._detector = VoiceDetector(parts.silero)
         self._endpointer = Endpointer(hangover_ms=settings.hangover_ms, speculative_ms=settings.speculative_ms)
         self._preroll: deque[Floats] = deque(maxlen=_PREROLL_WINDOWS)
@@ -120,7 +120,7 @@ class Ears:
 
     def _detect(self, frames: list[Samples]) -> list[tuple[Floats, float]]:
         piece = frames[0] if len(frames) == 1 else np.concatenate(frames)
-        return self._detector.feed(self._resampler.feed(piece))
+        return self._detector.feed(self._decimator.feed(piece))
 
     def _window(self, window: Floats, probability: float, arrived: float) -> None:
         cue = self._endpointer.step(probability)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from switchroom.realtime.audio import RATE, SILENCE, Resampler, Samples
+from switchroom.realtime.audio import SILENCE, Decimator, Samples
 from switchroom.records.model import Recording
 from switchroom.store import Blobs
 
@@ -82,8 +82,8 @@ class Recorder:
         self._path = path
         self._rate = rate
         self._writer: WavWriter | None = None
-        self._left = Resampler(RATE, rate)
-        self._right = Resampler(RATE, rate)
+        self._left = Decimator(rate)
+        self._right = Decimator(rate)
         self._agent: list[Samples] = []
         self._caller: list[Samples] = []
         self._flushing: asyncio.Task[None] | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -57,7 +59,7 @@ class MediaSettings(BaseModel):
     failure_text: str = "I am sorry, something went wrong on our side. Goodbye."
 
     record_calls: bool = True
-    record_rate: int = Field(default=16000, ge=8000, le=48000)
+    record_rate: Literal[8000, 16000, 24000, 48000] = 16000
     clause_timeout_s: float = Field(default=20.0, gt=0)
     """Deadline for one clause of the agent's voice."""
     speech_threads: int = Field(default=2, ge=1, le=16)

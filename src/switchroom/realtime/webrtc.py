@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 from aiortc import RTCDataChannel, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
-from av import AudioFrame
+from av import AudioFrame, AudioResampler
 
 from switchroom.errors import BadInput, TimedOut
-from switchroom.realtime.audio import RATE, SILENCE, Framer, Resampler, Samples
+from switchroom.realtime.audio import NOTHING, RATE, SILENCE, Framer, Samples
 from switchroom.realtime.peer import new_peer, prepare
 from switchroom.realtime.playout import Playout
 from switchroom.realtime.settings import MediaSettings
@@ -175,7 +176,7 @@ class WebRtcLeg:
 
     async def _receive(self, track: MediaStreamTrack) -> None:
         framer = Framer()
-        resampler: Resampler | None = None
+        resampler = AudioResampler(format="s16", layout="mono", rate=RATE)
         while True:
             try:
                 frame = await track.recv()
@@ -183,10 +184,11 @@ class WebRtcLeg:
                 return  # the peer ended its audio; the watch decides whether it is gone
             assert isinstance(frame, AudioFrame)
             self._sign_of_life = time.monotonic()
-            samples = mono_of(frame)
-            if frame.sample_rate != RATE:
-                resampler = resampler or Resampler(frame.sample_rate, RATE)
-                samples = resampler.feed(samples)
+            if frame.sample_rate == RATE:
+                samples = mono_of(frame)
+            else:  # a caller without Opus: G.711 at 8 kHz
+                pieces = [mono_of(piece) for piece in resampler.resample(frame)]
+                samples = np.concatenate(pieces) if pieces else NOTHING
             for piece in framer.feed(samples):
                 self.frames_received += 1
                 if self._on_frame is not None:

@@ -1,0 +1,133 @@
+"""Playout, clauses, endpointing, frames: the pure parts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from switchroom.realtime.audio import FRAME, SILENCE, SILENT_DBFS, Framer, Samples, level_dbfs, to_mono
+from switchroom.realtime.clauses import ClauseSplitter
+from switchroom.realtime.playout import Playout
+from switchroom.realtime.tts import speakable
+from switchroom.realtime.vad import Cue, Endpointer
+
+
+def tone(frames: float, value: int = 1000) -> Samples:
+    return np.full(int(frames * FRAME), value, dtype=np.int16)
+
+
+async def test_playout_hands_out_whole_frames_and_says_what_was_heard() -> None:
+    playout = Playout()
+    firsts: list[str] = []
+    assert playout.say(tone(1.5), "one two three", generation=0, on_first=lambda: firsts.append("a"))
+    assert playout.say(tone(1.5, 2000), "four", generation=0, on_first=lambda: firsts.append("b"))
+    frames = [playout.next_frame() for _ in range(3)]
+    assert all(frame.size == FRAME for frame in frames)
+    assert frames[1][0] == 1000 and frames[1][-1] == 2000
+    assert firsts == ["a", "b"]
+    assert playout.take_heard() == "one two three four"
+    assert not playout.speaking
+    await playout.drained()
+    assert playout.next_frame() is SILENCE
+
+
+async def test_barge_in_keeps_what_was_heard_and_drops_the_stale() -> None:
+    playout = Playout()
+    playout.say(tone(10), "one two three four five six seven eight nine ten", generation=0)
+    playout.say(tone(10), "never", generation=0)
+    for _ in range(4):
+        playout.next_frame()
+    playout.pause("caller")
+    assert playout.next_frame() is SILENCE and playout.speaking
+    playout.clear()
+    playout.resume("caller")
+    assert playout.take_heard() == "one two three four"
+    assert not playout.say(tone(1), "made before the barge-in", generation=0)
+    assert playout.say(tone(1), "fresh", generation=1)
+
+
+async def test_a_pause_is_lifted_by_its_own_reason_only() -> None:
+    playout = Playout()
+    playout.say(tone(2), "x", generation=0)
+    playout.pause("caller")
+    playout.pause("leg")
+    playout.resume("caller")
+    assert not playout.next_frame().any()
+    playout.resume("leg")
+    assert playout.next_frame().any()
+
+
+async def test_playout_is_bounded() -> None:
+    playout = Playout(limit_s=0.1)
+    assert playout.say(tone(5), "fits", generation=0)
+    assert not playout.say(tone(1), "too much", generation=0)
+    assert playout.dropped_samples == FRAME
+
+
+def clauses_of(*pieces: str) -> list[str]:
+    splitter = ClauseSplitter()
+    found = [clause for piece in pieces for clause in splitter.feed(piece)]
+    rest = splitter.flush()
+    return [*found, rest] if rest else found
+
+
+def test_clauses() -> None:
+    assert clauses_of("Thanks for calling, how can ", "I help you? Say ", "invoice.") == [
+        "Thanks for calling,",
+        "how can I help you?",
+        "Say invoice.",
+    ]
+    assert clauses_of("It costs 4.50 euros. Is that all right?") == ["It costs 4.50 euros.", "Is that all right?"]
+    assert clauses_of("Yes. Done.") == ["Yes.", "Done."]
+    assert clauses_of("   ") == []
+
+
+@given(st.text(alphabet="ab,.;!? \n", max_size=600), st.integers(1, 40))
+def test_clauses_lose_nothing(text: str, size: int) -> None:
+    pieces = [text[i : i + size] for i in range(0, len(text), size)]
+    assert "".join("".join(clauses_of(*pieces)).split()) == "".join(text.split())
+
+
+@given(st.lists(st.integers(0, 3000), max_size=30))
+def test_framer_loses_nothing(sizes: list[int]) -> None:
+    framer, count = Framer(), 0
+    for size in sizes:
+        for frame in framer.feed(np.ones(size, dtype=np.int16)):
+            assert frame.size == FRAME
+            count += 1
+    assert count == sum(sizes) // FRAME
+
+
+def cues(voiced: str) -> list[Cue]:
+    endpointer = Endpointer(hangover_ms=320, speculative_ms=96)
+    return [cue for mark in voiced if (cue := endpointer.step(0.9 if mark == "#" else 0.05)) is not Cue.NONE]
+
+
+@pytest.mark.parametrize(
+    ("voiced", "expected"),
+    [
+        ("..##....", []),  # a click
+        ("..####" + "." * 10, [Cue.STARTED, Cue.PAUSED, Cue.ENDED]),
+        ("####....####" + "." * 10, [Cue.STARTED, Cue.PAUSED, Cue.RESUMED, Cue.PAUSED, Cue.ENDED]),
+        ("####..####", [Cue.STARTED]),
+        ("####" + "." * 9, [Cue.STARTED, Cue.PAUSED]),
+    ],
+)
+def test_endpointer(voiced: str, expected: list[Cue]) -> None:
+    assert cues(voiced) == expected
+
+
+def test_levels() -> None:
+    assert level_dbfs(SILENCE) == SILENT_DBFS
+    assert level_dbfs(np.full(100, 32767, dtype=np.int16)) == pytest.approx(0.0, abs=0.01)
+    assert level_dbfs(np.full(100, 3277, dtype=np.int16)) == pytest.approx(-20.0, abs=0.05)
+    stereo = np.array([100, 200, -300, -100], dtype=np.int16)
+    assert to_mono(stereo, 2).tolist() == [150, -200]
+
+
+def test_speakable_is_one_clean_line() -> None:
+    assert speakable("**Hello**\n<b>there</b>\x07 | you") == "Hello b there /b you"
+    assert "\n" not in speakable("a\nb")
+    assert len(speakable("x" * 10_000)) == 500
