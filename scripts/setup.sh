@@ -180,7 +180,7 @@ main() {
     say "      a headless Chromium: renders pages for the crawler"
     if have_apt; then apt_update; fi
     if have_apt && apt_has chromium-headless-shell; then
-      missing+=(chromium-headless-shell)
+      missing+=(chromium-headless-shell chromium-sandbox) # the sandbox for those who are not root
     else
       browser_by_playwright=yes # Ubuntu's chromium package is a snap, which a service cannot start
     fi

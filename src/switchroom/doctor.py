@@ -31,7 +31,12 @@ _VOICE = "moonshine_voice onnxruntime piper soxr"
 _CRAWL = "lxml.etree playwright.async_api protego selectolax.lexbor trafilatura"
 _BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome")
 _BROWSER_FIX = (
-    "apt-get install -y chromium-headless-shell   # or: playwright install --with-deps chromium-headless-shell"
+    "apt-get install -y chromium-headless-shell chromium-sandbox   # Ubuntu, whose packages have only a snap: "
+    ".venv/bin/playwright install --with-deps chromium-headless-shell"
+)
+_SANDBOX_FIX = (
+    "apt-get install -y chromium-sandbox   "
+    "# Ubuntu 23.10 and newer, with Playwright's own: sysctl kernel.apparmor_restrict_unprivileged_userns=0"
 )
 # Run by a fresh interpreter: imports each argument, prints {"module": "why not"} of those that fail.
 _IMPORTER = """
@@ -208,6 +213,10 @@ def _chromium() -> Check:
         if os.geteuid() == 0:
             flags.append("--no-sandbox")  # Chromium refuses to start as root with it
         code, output = _output([program, *flags, "--dump-dom", "data:text/html,<p>starts</p>"])
+    if "No usable sandbox" in output:
+        return Check(
+            "Chromium", False, f"{program} finds no sandbox for a user who is not root", _SANDBOX_FIX, required
+        )
     if "<p>starts</p>" not in output:
         return Check(
             "Chromium", False, f"{program} ended with code {code}: {_last_line(output)}", _BROWSER_FIX, required
