@@ -51,7 +51,8 @@ def document(app: web.Application) -> dict[str, Any]:
     declared = [
         (route.method.lower(), route.resource.canonical, operation_of(route.handler), route.handler)
         for route in app.router.routes()
-        if route.resource is not None and route.method != "HEAD"
+        # A path with a slash at its end is the same operation, kept for clients that write it so.
+        if route.resource is not None and route.method != "HEAD" and not route.resource.canonical.endswith("/")
     ]
     types: list[Any] = [Problem]
     for _, _, op, _ in declared:

@@ -1,0 +1,114 @@
+"""Flows over HTTP: import in each shape, change, list, delete, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient
+
+from switchroom.gateway.services import Services
+from switchroom.queue import NewCall, Rules
+
+URL = "/api/v1/chatflows"
+
+
+async def test_import_in_each_shape(client: TestClient, echo_canvas: dict[str, Any]) -> None:
+    text = json.dumps(echo_canvas)
+    hashes = set()
+    for number, body in enumerate(
+        (
+            {"flowData": echo_canvas, "name": "Echo"},
+            {"flowData": text, "name": "Echo"},
+            {**echo_canvas, "name": "Echo"},
+            {"flowData": text, "name": "Echo", "id": "echo-2", "deployed": True, "category": "unknown to us"},
+        )
+    ):
+        reply = await client.post(URL, json=body, params={"id": "by-query"} if number == 1 else {})
+        assert reply.status == 200, await reply.text()
+        flow = await reply.json()
+        assert flow["name"] == "Echo" and flow["type"] == "AGENTFLOW" and flow["deployed"] is True
+        assert json.loads(flow["flowData"])["nodes"] == echo_canvas["nodes"]
+        assert flow["createdDate"] == flow["updatedDate"] and flow["createdDate"].endswith("Z")
+        hashes.add(flow["hash"])
+        assert await (await client.get(f"{URL}/{flow['id']}")).json() == flow
+        assert {1: "by-query", 3: "echo-2"}.get(number, flow["id"]) == flow["id"]
+    assert len(hashes) == 1
+
+
+async def test_type_and_settings_are_kept_through_changes(
+    client: TestClient, parts: Services, echo_canvas: dict[str, Any]
+) -> None:
+    settings = {"lines": 2, "duplicates": "reject"}
+    body = {"flowData": echo_canvas, "id": "line", "type": "REALTIME", "settings": settings}
+    flow = await (await client.post(URL, json=body)).json()
+    assert flow["type"] == "REALTIME"
+    assert flow["settings"] == {
+        "lines": 2, "duplicates": "reject", "maxAttempts": 3, "protected": False, "variables": {},
+    }  # fmt: skip
+    assert (await parts.queue.status("line")).lines == 2
+
+    await asyncio.sleep(0.002)
+    changed = await (await client.put(f"{URL}/line", json={"name": "New", "settings": {"maxAttempts": 5}})).json()
+    assert changed["settings"] == {**flow["settings"], "maxAttempts": 5}
+    assert (changed["name"], changed["type"], changed["hash"]) == ("New", "REALTIME", flow["hash"])
+    assert changed["flowData"] == flow["flowData"]
+    assert changed["createdDate"] == flow["createdDate"] and changed["updatedDate"] > flow["updatedDate"]
+
+    echo_canvas["nodes"][1]["data"]["inputs"]["directReplyMessage"] = "Other words"
+    other = await (await client.put(f"{URL}/line", json={"flowData": echo_canvas, "type": "REALTIME"})).json()
+    assert other["hash"] != flow["hash"] and other["name"] == "New" and other["settings"] == changed["settings"]
+
+
+async def test_lists(client: TestClient, echo_canvas: dict[str, Any]) -> None:
+    assert await (await client.get(URL)).json() == []
+    for number in range(5):
+        await client.post(URL, json={"flowData": echo_canvas, "id": f"f{number}"})
+    assert {flow["id"] for flow in await (await client.get(URL)).json()} == {f"f{number}" for number in range(5)}
+    seen = []
+    for page in (1, 2, 3):
+        body = await (await client.get(f"{URL}?page={page}&limit=2")).json()
+        assert body["total"] == 5
+        seen += [flow["id"] for flow in body["data"]]
+    assert sorted(seen) == [f"f{number}" for number in range(5)]
+    assert (await client.get(f"{URL}?limit=0")).status == 400
+
+
+async def test_delete(client: TestClient, parts: Services, echo_canvas: dict[str, Any]) -> None:
+    await client.post(URL, json={"flowData": echo_canvas, "id": "line", "type": "REALTIME"})
+    await parts.queue.enqueue("line", NewCall(form={"ID": "+386"}), Rules())
+    reply = await client.delete(f"{URL}/line")
+    assert (reply.status, (await reply.json())["code"]) == (409, "flow_in_use")
+    await parts.queue.clear("line")
+    assert await (await client.delete(f"{URL}/line")).json() == {"affected": 1, "raw": []}
+    for reply in (
+        await client.delete(f"{URL}/line"),
+        await client.get(f"{URL}/line"),
+        await client.put(f"{URL}/line", json={"name": "x"}),
+    ):
+        assert (reply.status, (await reply.json())["code"]) == (404, "flow_not_found")
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ("[]", ""),
+        ("{}", "/flowData"),
+        ('{"flowData": 7}', "/flowData"),
+        ('{"flowData": "{"}', "/flowData"),
+        ('{"flowData": {"nodes": [], "edges": []}, "id": "a b"}', "/id"),
+        ('{"flowData": {"nodes": [], "edges": []}, "name": 7}', "/name"),
+        ('{"flowData": {"nodes": [], "edges": []}, "type": "ASSISTANT"}', "/type"),
+        ('{"flowData": {"nodes": [], "edges": []}, "deployed": "yes"}', "/deployed"),
+        ('{"flowData": {"nodes": [], "edges": []}, "settings": {"lines": 0}}', "/settings/lines"),
+        ('{"flowData": {"nodes": [], "edges": []}, "settings": {"duplicates": "maybe"}}', "/settings/duplicates"),
+        ('{"flowData": {"nodes": [], "edges": []}, "settings": {"line": 1}}', "/settings"),
+    ],
+)
+async def test_a_wrong_import_names_its_field(client: TestClient, body: str, pointer: str) -> None:
+    reply = await client.post(URL, data=body)
+    assert reply.status == 400, await reply.text()
+    assert (await reply.json())["errors"][0]["pointer"] == pointer
+    assert await (await client.get(URL)).json() == []
