@@ -10,9 +10,7 @@ import uuid
 
 from switchroom.errors import SwitchroomError
 from switchroom.queue import Call, EndReason, Queue, QueueEvent, State
-from switchroom.records import Executions
-from switchroom.records.executions import state_of_end
-from switchroom.records.model import Execution
+from switchroom.records import Execution, Executions, state_of_end
 from switchroom.store import Store, keys
 
 log = logging.getLogger(__name__)

@@ -169,7 +169,8 @@ class Supervisor:
         urls: dict[str, str] = {}
         try:
             for child in self._children:
-                await asyncio.wait({child.ready, stopped}, timeout=_READY_S, return_when=asyncio.FIRST_COMPLETED)
+                either: set[asyncio.Future[Any]] = {child.ready, stopped}
+                await asyncio.wait(either, timeout=_READY_S, return_when=asyncio.FIRST_COMPLETED)
                 if stop.is_set():
                     return None
                 if not child.ready.done():
