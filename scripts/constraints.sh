@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 {
   echo "# The complete working set, for Python 3.11 to 3.13 (written by scripts/constraints.sh)."
-  .venv/bin/python -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' | sort -f
+  .venv/bin/python -m pip --disable-pip-version-check list --exclude-editable --format=freeze \
+    | grep -vE '^(pip|setuptools|wheel)==' | sort -f
 } >constraints.txt.new
 mv constraints.txt.new constraints.txt

@@ -40,7 +40,7 @@ FREE_FOR_ALL = {"errors", "http_problems"}
 
 
 def imported(source: str, package: str) -> Iterator[tuple[int, str]]:
-    """(line, dotted name below `switchroom`) of each import of ours. `package` is the dotted one that holds the file."""
+    """(line, dotted name below `switchroom`) of each import of ours; `package` is the one that holds the file."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
