@@ -14,7 +14,7 @@ from switchroom.gateway.operation import Operation, operation, operation_of
 from switchroom.gateway.reply import json_reply
 
 _PARAMETER = re.compile(r"{(\w+)(?::[^}]*)?}")
-_PATH_PARAMETERS = {"flow_id": "flowId", "execution_id": "executionId", "call_id": "callId"}
+_PATH_PARAMETERS = {"flow_id": "flowId", "execution_id": "executionId", "call_id": "callId", "key_id": "keyId"}
 
 
 class ProblemError(msgspec.Struct):

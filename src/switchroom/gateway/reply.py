@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, time
 from typing import Any
 
@@ -62,9 +63,9 @@ def bad_parameter(name: str, what: str) -> BadInput:
 
 def invalid_body(error: msgspec.ValidationError) -> BadInput:
     """msgspec's refusal of a body, with the pointer to the place that it names."""
-    # msgspec names the place as "Expected … - at `$.settings.lines`"
+    # msgspec names the place as "Expected … - at `$.settings.skills[2]`", and `[...]` for some member of a map.
     what, _, place = str(error).partition(" - at `$")
-    pointer = place.rstrip("`").replace(".", "/")
+    pointer = re.sub(r"\[(\d+)\]", r"/\1", place.rstrip("`").replace("[...]", "")).replace(".", "/")
     return BadInput(f"`{pointer.lstrip('/') or 'body'}` is wrong: {what}.", faults=[Fault(what, pointer)])
 
 
