@@ -1,0 +1,144 @@
+"""Conditions in JavaScript: what they mean, and that nothing gets out or stays."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from switchroom.compact.expressions import compile_expression, evaluate, fault_of
+from switchroom.compact.sandbox import Sandbox, ScriptError
+from switchroom.compact.templates import walk
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    box = Sandbox()
+    yield box
+    box.close()
+
+
+async def holds(source: str, sandbox: Sandbox, *, spoken: bool = False, **values: Any) -> bool:
+    bound = {"$question": "", "$form": {}, "$flow": {}, "$state": {}, "$vars": {}, "$intent": ""}
+    bound |= {("$" + key): value for key, value in values.items()}
+
+    def lookup(path: tuple[str, ...]) -> Any:
+        return walk({**bound, "question": bound["$question"]}, path)
+
+    return await evaluate(compile_expression(source, spoken=spoken), bound, lookup, sandbox)
+
+
+@pytest.mark.parametrize(
+    ("source", "values", "expected"),
+    [
+        ('"${$question}" === "OPERATOR"', {"question": "OPERATOR"}, True),
+        ('"${$question}" === "OPERATOR"', {"question": "operator"}, False),
+        ("'${$question}' === 'a\"b'", {"question": 'a"b'}, True),
+        ("`${$question}` === 'x'", {"question": "x"}, True),
+        ("$question === 'x'", {"question": "x"}, True),
+        ("${$question} === 'x'", {"question": "x"}, True),
+        ('"${$form.ID}".startsWith("+386")', {"form": {"ID": "+38641"}}, True),
+        ('"{{ question }}" === "x"', {"question": "x"}, True),
+        ("{{ $form.n }} > 2", {"form": {"n": 3}}, True),
+        ("$flow.state.tier == 'gold'", {"flow": {"state": {"tier": "gold"}}}, True),
+        ("return $form.n > 2;", {"form": {"n": 1}}, False),
+        ("/oper/i.test($question)", {"question": "OPERATOR"}, True),
+        ('$form.n / 2 > 1 && /"/.test($question)', {"form": {"n": 4}, "question": 'say "x"'}, True),
+        ("$form.n > 1 // a remark 'here'", {"form": {"n": 4}}, True),
+        ('"cost: $5" === "cost: " + "$" + "5"', {}, True),
+        ('"back`tick ${$question}" === "back`tick x"', {"question": "x"}, True),
+        ("$form.missing?.deep", {}, False),
+        ("const a = $form.n; if (a > 2) { return true } return false", {"form": {"n": 3}}, True),
+    ],
+)
+async def test_meaning(source: str, values: dict[str, Any], expected: bool, sandbox: Sandbox) -> None:
+    assert await holds(source, sandbox, **values) is expected
+    assert fault_of(source) is None
+
+
+@pytest.mark.parametrize("said", ["Operator.", "operator", " OPERATOR! ", "OPERATOR"])
+async def test_spoken_words_compare_as_they_sound(said: str, sandbox: Sandbox) -> None:
+    assert await holds('"${$question}" === "OPERATOR"', sandbox, spoken=True, question=said)
+    assert not await holds('"${$question}" !== "OPERATOR"', sandbox, spoken=True, question=said)
+    assert await holds('"OPERATOR" == "${$question}" && true', sandbox, spoken=True, question=said)
+    assert not await holds('"${$question}" === "OPERATORS"', sandbox, spoken=True, question=said)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '"; while(true){}//',
+        '" === "OPERATOR" || true || "',
+        "${(() => { while(true); })()}",
+        "`; while(true){} `",
+        "\\",
+        '\\" || true || \\"',
+        "\u2028while(true){}",
+        "{{ $form.n }}",
+    ],
+)
+@pytest.mark.parametrize(
+    "source", ['"${$question}" === "OPERATOR"', '"{{ question }}" === "OPERATOR"', '$question == "x"']
+)
+async def test_a_caller_cannot_inject(said: str, source: str, sandbox: Sandbox) -> None:
+    for spoken in (False, True):
+        assert await holds(source, sandbox, spoken=spoken, question=said) is False
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        "while(true){}",
+        "for(;;){}",
+        "/(a+)+$/.test('a'.repeat(40) + 'b')",
+        "let a = []; while(true) a.push('x'.repeat(1000) + a.length)",
+        "let s = 'x'; while(true) s += s",
+        "new ArrayBuffer(1 << 30)",
+        "new Array(1e9).fill(1)",
+        "(function f(){ f() })()",
+        "await new Promise(() => {})",
+        "[].concat(new Array(1e8)).join('xxxxxx')",
+    ],
+)
+async def test_a_bomb_ends_in_an_error_and_the_loop_goes_on(bomb: str, sandbox: Sandbox) -> None:
+    worst, done = 0.0, asyncio.Event()
+
+    async def watch() -> None:
+        nonlocal worst
+        while not done.is_set():
+            before = time.perf_counter()
+            await asyncio.sleep(0.005)
+            worst = max(worst, time.perf_counter() - before)
+
+    watcher = asyncio.create_task(watch())
+    started = time.perf_counter()
+    with pytest.raises(ScriptError):
+        await sandbox.call(bomb, {})
+    took = time.perf_counter() - started
+    done.set()
+    await watcher
+    # 250 ms is the promise on a free core; a shared machine may give its own pauses on top.
+    assert took < 0.25 + worst + 0.25
+    assert worst < 0.2
+
+
+@pytest.mark.parametrize(
+    "name", ["require", "process", "fetch", "XMLHttpRequest", "std", "os", "setTimeout", "print", "Worker"]
+)
+async def test_there_is_nothing_to_reach(name: str, sandbox: Sandbox) -> None:
+    assert await sandbox.call(f"return typeof {name}", {}) == "undefined"
+    with pytest.raises(ScriptError):
+        await sandbox.call("await import('fs')", {})
+
+
+async def test_one_script_leaves_nothing_for_the_next(sandbox: Sandbox) -> None:
+    await sandbox.call("globalThis.kept = 1; Object.prototype.kept = 1", {})
+    assert await sandbox.call("return [typeof kept, typeof ({}).kept]", {}) == ["undefined", "undefined"]
+
+
+@pytest.mark.parametrize("source", ['"${$question}" === ', "a b", "if (", "'open", "}{"])
+def test_what_does_not_parse(source: str) -> None:
+    assert fault_of(source)
