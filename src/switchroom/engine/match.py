@@ -20,8 +20,8 @@ _IDLE = frozenset(
     """a an the i me my we us our you your he she it its this that these those is am are was were be been do does did
     have has had can could will would shall should may might to of in on at for from with by about as and or but if so
     then there here please just some any um uh er ah oh well yes hi hello hey okay ok i'd i'm i'll it's want like need
-    get got know tell give let make user caller customer asks asking looking wants what how question questions problem issue
-    help thank thanks speak talk connect something anything""".split()  # noqa: SIM905
+    get got know tell give let make user caller customer asks asking looking wants what how question questions problem
+    issue help thank thanks speak talk connect something anything""".split()  # noqa: SIM905
 )
 _DIGITS = {
     "zero": "0", "oh": "0", "o": "0", "nought": "0", "nil": "0", "one": "1", "two": "2", "three": "3", "four": "4",
