@@ -109,7 +109,8 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored job. Times are Unix milliseconds, 0 where it has not happened. `note` says why it ended or stands."""
+    """A stored job. Times are Unix milliseconds, 0 where it has not happened. `note` says why it ended or stands.
+    `cookies_version` is that of the cookies its last run used."""
 
     id: str
     spec: JobSpec
@@ -121,6 +122,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
     waiting: Waiting | None = None
     discovered: bool = False
+    cookies_version: int = 0
     revision: int = 0
 
 

@@ -106,6 +106,11 @@ class Crawl:
         self._busy = 0
         self._more = asyncio.Event()
 
+    @property
+    def cookies_version(self) -> int:
+        """The version of the cookies that this run used last."""
+        return self._version
+
     async def run(self) -> Outcome:
         """Crawl until nothing is left, a login is needed, or the task is cancelled."""
         begun = time.monotonic()

@@ -53,7 +53,12 @@ class CookieFile:
         self._derived: dict[bytes, AESGCM] = {}
         self._cached: tuple[tuple[int, int, int], Stored] | None = None
         self._lock = asyncio.Lock()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @classmethod
+    async def open(cls, folder: Path, key: str | None = None) -> CookieFile:
+        """The cookie file in `folder`, which is made where it is not there."""
+        await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True, exist_ok=True)
+        return cls(folder, key)
 
     async def read(self) -> Stored:
         """The present content; an absent file is version 0 without cookies.

@@ -1,0 +1,19 @@
+"""What the sidecar's handlers share, as typed keys of the application."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiohttp import web
+
+from switchroom.crawler.runner import Tools
+from switchroom.sidecar.cookies import CookieFile
+from switchroom.sidecar.jobs import Jobs
+from switchroom.sidecar.settings import SidecarSettings
+
+SETTINGS = web.AppKey("settings", SidecarSettings)
+COOKIES = web.AppKey("cookies", CookieFile)
+JOBS = web.AppKey("jobs", Jobs)
+TOOLS = web.AppKey("tools", Tools)
+STREAMS: web.AppKey[set[asyncio.Task[Any]]] = web.AppKey("streams", set)

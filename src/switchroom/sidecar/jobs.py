@@ -1,0 +1,185 @@
+"""The crawl jobs of one sidecar: starts what is queued, pauses and cancels, wakes what waits for a login."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
+
+from switchroom.crawler import frontier
+from switchroom.crawler.frontier import Frontier
+from switchroom.crawler.job import Job, JobEvent, JobSpec, JobState
+from switchroom.crawler.output import rfc3339_ms
+from switchroom.crawler.runner import Crawl, Outcome, Tools
+from switchroom.errors import Conflict, SwitchroomError
+from switchroom.sidecar.cookies import CookieFile
+
+log = logging.getLogger(__name__)
+
+_LOOK_S = 2.0
+_STOP_S = 15.0
+
+
+class Jobs:
+    """Runs jobs, `at_once` at most. `start()` takes up what an earlier process left; `stop()` leaves all resumable."""
+
+    def __init__(self, tools: Tools, cookies: CookieFile, *, at_once: int) -> None:
+        self._tools = tools
+        self._cookies = cookies
+        self._at_once = at_once
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._wake = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Take up jobs of an earlier process and begin to run what is queued."""
+        for job in await frontier.list_jobs(self._tools.store, limit=1000):
+            await frontier.apply(self._tools.store, job.id, JobEvent.LOST)
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def stop(self) -> None:
+        """Stop running; jobs under way go on at the next start."""
+        tasks = [task for task in (self._keeper, *self._running.values()) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=_STOP_S)
+            if late:
+                log.error("crawl jobs did not stop in time", extra={"jobs": len(late)})
+
+    async def create(self, spec: JobSpec) -> Job:
+        """Queue a job."""
+        job = await frontier.create_job(self._tools.store, spec)
+        self._wake.set()
+        return job
+
+    async def act(self, job_id: str, event: JobEvent) -> Job:
+        """`pause`, `resume` or `cancel` a job; `Conflict` where its state does not allow it."""
+        job, changed = await frontier.apply(self._tools.store, job_id, event, note=f"{event} was asked for")
+        if changed and job.state in (JobState.PAUSED, JobState.CANCELLED):
+            task = self._running.get(job.id)
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task], timeout=_STOP_S)
+        self._wake.set()
+        return await frontier.load_job(self._tools.store, job.id)
+
+    async def cookies_posted(self) -> list[str]:
+        """Fresh cookies are there: jobs that wait for a login go on. Returns their IDs."""
+        stored = await self._cookies.read()
+        woken = []
+        for job in await frontier.list_jobs(self._tools.store, limit=1000):
+            if job.state == JobState.WAITING_LOGIN and job.cookies_version != stored.version:
+                try:
+                    await frontier.apply(self._tools.store, job.id, JobEvent.COOKIES, note="fresh cookies are there")
+                except Conflict:
+                    continue  # cancelled at this moment
+                woken.append(job.id)
+        if woken:
+            self._wake.set()
+        return woken
+
+    async def _keep(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                # Also cookies that another process put into the file, or that came while no sidecar ran.
+                await self.cookies_posted()
+                await self._start_queued()
+            except SwitchroomError as error:
+                log.warning("crawl jobs cannot be looked at now", extra={"code": error.code})
+            try:
+                async with asyncio.timeout(_LOOK_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _start_queued(self) -> None:
+        for job in reversed(await frontier.list_jobs(self._tools.store, limit=1000)):
+            if len(self._running) >= self._at_once:
+                return
+            if job.state != JobState.QUEUED or job.id in self._running:
+                continue
+            started, _ = await frontier.apply(self._tools.store, job.id, JobEvent.START, note="")
+            task = asyncio.create_task(self._run(started), name=f"crawl {job.id}")
+            self._running[job.id] = task
+            task.add_done_callback(lambda _, job_id=job.id: self._ended(job_id))  # type: ignore[misc]
+
+    def _ended(self, job_id: str) -> None:
+        self._running.pop(job_id, None)
+        self._wake.set()
+
+    async def _run(self, job: Job) -> None:
+        log.info("crawl begins", extra={"job_id": job.id, "hosts": list(job.spec.hosts)})
+        crawl = Crawl(self._tools, job)
+        try:
+            outcome = await crawl.run()
+        except asyncio.CancelledError:
+            raise
+        except SwitchroomError as error:
+            log.error("crawl failed", extra={"job_id": job.id, "code": error.code}, exc_info=error)
+            outcome = Outcome(JobEvent.ERROR, error.detail)
+        except Exception:
+            log.exception("crawl failed", extra={"job_id": job.id})
+            outcome = Outcome(JobEvent.ERROR, "The crawler met an error of its own; the log has it.")
+        try:
+            ended, _ = await frontier.apply(
+                self._tools.store,
+                job.id,
+                outcome.event,
+                note=outcome.note,
+                waiting=outcome.waiting,
+                cookies_version=crawl.cookies_version,
+            )
+        except Conflict:
+            log.info("crawl ended after it was stopped", extra={"job_id": job.id})
+            return
+        log.info("crawl ends", extra={"job_id": job.id, "state": str(ended.state)})
+
+
+async def describe(tools: Tools, job: Job) -> dict[str, Any]:
+    """A job as the API shows it: what was asked, its state, and its progress."""
+    book = Frontier(tools.store, job.id, job.spec.max_pages)
+    counts, sizes = await asyncio.gather(book.counts(), book.sizes())
+    active_s = (job.active_ms / 1000) or None
+    done = sizes["done"]
+    rate = done / active_s if active_s else None
+    left = min(sizes["queued"] + sizes["taken"], max(job.spec.max_pages - done, 0))
+    return {
+        "id": job.id,
+        "state": str(job.state),
+        "note": job.note,
+        "urls": list(job.spec.starts),
+        "hosts": list(job.spec.hosts),
+        "depth": job.spec.depth,
+        "maxPages": job.spec.max_pages,
+        "render": job.spec.render,
+        "onLoginWall": job.spec.on_login_wall,
+        "createdAt": rfc3339_ms(job.created_ms),
+        "startedAt": rfc3339_ms(job.started_ms) if job.started_ms else None,
+        "endedAt": rfc3339_ms(job.ended_ms) if job.ended_ms else None,
+        "login": None if job.waiting is None else msgspec.to_builtins(job.waiting, builtin_types=()),
+        "progress": {
+            "found": counts.get("found", 0),
+            "queued": sizes["queued"],
+            "inFlight": sizes["taken"],
+            "waitingLogin": sizes["walled"],
+            "done": done,
+            "fetched": counts.get("fetched", 0),
+            "rendered": counts.get("rendered", 0),
+            "kept": counts.get("kept", 0),
+            "unchanged": counts.get("unchanged", 0),
+            "retried": counts.get("retried", 0),
+            "failed": _group(counts, "failed:"),
+            "skipped": _group(counts, "skipped:"),
+            "linksLeft": _group(counts, "links_left:"),
+            "pagesPerSecond": None if rate is None else round(rate, 2),
+            "timeLeftS": None if not rate or job.state != JobState.RUNNING else round(left / rate, 1),
+        },
+    }
+
+
+def _group(counts: dict[str, int], prefix: str) -> dict[str, int]:
+    return {name.removeprefix(prefix): n for name, n in sorted(counts.items()) if name.startswith(prefix)}

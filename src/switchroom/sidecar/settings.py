@@ -1,0 +1,52 @@
+"""What an operator sets about the sidecar; the root's settings fill it from the environment and TOML."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+_HOST = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_.-]{0,252})", re.IGNORECASE)
+
+
+class SidecarSettings(BaseModel):
+    """Settings of the crawl host.
+
+    `data_dir` holds the cookie file and the crawled sites. `ingest_secret`, where set, must come as `X-Ingest-Secret`
+    on everything but health. `encryption_key`, where set, encrypts the cookie file. `allow_private` names the hosts
+    (`intranet.example`, `*.corp.example`), addresses and networks that crawls may reach although they are not public.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data_dir: Path
+    ingest_secret: SecretStr | None = None
+    encryption_key: SecretStr | None = None
+    allow_private: tuple[str, ...] = ()
+    jobs: int = Field(default=2, ge=1, le=64, description="crawl jobs that run at once")
+    workers: int = Field(default=8, ge=1, le=256, description="pages under way at once in one job")
+    per_host: int = Field(default=4, ge=1, le=64, description="requests under way at once to one host")
+    delay_s: float = Field(default=0.0, ge=0, le=60, description="least seconds between two requests to one host")
+    browser_pages: int = Field(default=2, ge=1, le=32, description="browser pages open at once")
+    chromium: Path | None = Field(default=None, description="the browser to start; found on PATH where not set")
+    max_cookie_bytes: int = Field(default=16_777_216, ge=1024, description="largest body of a cookie POST")
+    max_pages: int = Field(default=20_000, ge=1, description="largest `max_pages` that a job may ask for")
+
+    @field_validator("ingest_secret", "encryption_key")
+    @classmethod
+    def _not_blank(cls, value: SecretStr | None) -> SecretStr | None:
+        # An empty environment variable means "not set", not "the empty secret".
+        return value if value is not None and value.get_secret_value() else None
+
+    @field_validator("allow_private")
+    @classmethod
+    def _readable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in value:
+            try:
+                ipaddress.ip_network(entry.strip().strip("[]"), strict=False)
+            except ValueError:
+                if not _HOST.fullmatch(entry.strip()) or entry.strip() == "*.":
+                    raise ValueError(f"'{entry}' is no host, *.suffix, address or network") from None
+        return value
