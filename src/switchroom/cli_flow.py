@@ -45,7 +45,7 @@ def import_flow(
     """Import a flow; prints its ID alone."""
     with plain_errors():
         body = _import_body(_read(file), flow_id, name or None)
-        if body.get("name") is None:
+        if body.get("name") is None and flow_id is None:
             body["name"] = file.stem
         reply = Client(server, api_key).call("POST", "/api/v1/chatflows", body=body).json()
     if as_json:

@@ -168,6 +168,7 @@ async def test_attempts_of_a_call_oldest_first(executions: Executions) -> None:
     for one in reversed(attempts):
         await executions.begin(one)
     assert [one.attempt for one in await executions.find("flow-a", "t")] == [1, 2, 3]
+    assert await executions.attempt_ids("flow-a", "t") == [one.id for one in attempts]
     assert await executions.find("flow-b", "t") == []
 
 

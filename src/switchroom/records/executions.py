@@ -106,9 +106,13 @@ class Executions:
 
     async def find(self, flow_id: str, task_id: str) -> list[Execution]:
         """All attempts of a call, oldest first."""
-        ids = await self._store.call("ZRANGE", keys.execution_index(flow_id, "task", task_id), "0", "-1")
-        rows = await self._rows(flow_id, [one.decode() for one in ids])
+        rows = await self._rows(flow_id, await self.attempt_ids(flow_id, task_id))
         return sorted((row for row in rows if row is not None), key=lambda row: (row.attempt, row.created_ms))
+
+    async def attempt_ids(self, flow_id: str, task_id: str) -> list[str]:
+        """The IDs of a call's records, oldest first, without reading the rows."""
+        ids = await self._store.call("ZRANGE", keys.execution_index(flow_id, "task", task_id), "0", "-1")
+        return [one.decode() for one in ids]
 
     async def search(self, wanted: ExecutionFilter, *, page: int = 1, limit: int = 10) -> tuple[list[Execution], int]:
         """One page (from 1) of rows, newest first, and how many rows match in all."""
