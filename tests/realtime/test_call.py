@@ -1,0 +1,254 @@
+"""Whole calls: two WebRTC peers, the real queue, engine, speech models, record and recording."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import wave
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from aiohttp import web
+
+from switchroom.engine import FlowStore
+from switchroom.errors import Conflict, NotFound, SwitchroomError, Unavailable
+from switchroom.queue import EndReason, NewCall, Queue, Rules, State
+from switchroom.realtime import MediaSettings, SignalClient
+from switchroom.realtime.client import CallReport, place_call
+from switchroom.realtime.worker import run_media
+from switchroom.records import Executions
+from switchroom.records.model import Execution, ExecutionState
+from switchroom.store import Blobs, Store
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+WAVS = [EXAMPLES / f"caller-{name}.wav" for name in ("1-invoice", "2-order-number", "3-operator")]
+FLOW = "support"
+RULES = Rules(lines=1)
+
+
+class House:
+    """A store, a flow, media processes, and the one HTTP route that a caller needs."""
+
+    def __init__(self, store: Store, blobs: Blobs, settings: MediaSettings) -> None:
+        self.store, self.blobs, self.settings = store, blobs, settings
+        self.queue = Queue(store)
+        self.signal = SignalClient(store)
+        self.executions = Executions(store, blobs)
+        self.url = ""
+        self._media: list[tuple[asyncio.Task[None], asyncio.Event]] = []
+
+    async def start_media(self) -> asyncio.Task[None]:
+        stop = asyncio.Event()
+        task = asyncio.create_task(run_media(self.store, blobs=self.blobs, settings=self.settings, stop=stop))
+        known = {process.id for process in await self.signal.media()}
+        while not {process.id for process in await self.signal.media()} - known:
+            assert not task.done(), task
+            await asyncio.sleep(0.05)
+        self._media.append((task, stop))
+        return task
+
+    async def stop_media(self) -> None:
+        for _, stop in self._media:
+            stop.set()
+        await asyncio.gather(*(task for task, _ in self._media), return_exceptions=True)
+        self._media.clear()
+
+    async def enqueue(self, caller: str = "+38641656457") -> str:
+        form = {"ID": caller, "ticket": "T-17"}
+        accepted = await self.queue.enqueue(FLOW, NewCall(form=form, state={"crm": {"tier": "gold"}}), RULES)
+        return accepted.task_id
+
+    async def until(self, task_id: str, *states: State, timeout_s: float = 15) -> State:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                call = await self.queue.get(FLOW, task_id)
+                assert call is not None
+                if call.state in states:
+                    return call.state
+                await asyncio.sleep(0.05)
+
+    async def row(self, task_id: str) -> Execution:
+        rows = await self.executions.find(FLOW, task_id)
+        assert len(rows) == 1
+        return rows[0]
+
+    def call(self, task_id: str, wavs: list[Path], record: Path | None = None, **options: Any) -> Awaitable[CallReport]:
+        return place_call(self.url, FLOW, task_id, wavs, record, loopback=True, **options)
+
+
+@pytest.fixture
+async def house(
+    store: Store, blobs: Blobs, settings: MediaSettings, aiohttp_server: Callable[..., Awaitable[Any]]
+) -> AsyncIterator[House]:
+    house = House(store, blobs, settings)
+    canvas = json.loads(await asyncio.to_thread((EXAMPLES / "support-line.json").read_text))
+    await FlowStore(store).save(canvas, flow_id=FLOW)
+    await house.queue.configure(FLOW, RULES)
+
+    async def offer(request: web.Request) -> web.Response:
+        try:
+            answer = await house.signal.offer(request.match_info["flow"], request.query["taskId"], await request.text())
+        except SwitchroomError as error:
+            return web.json_response({"detail": error.detail, "code": error.code}, status=error.status)
+        location = {"Location": f"{request.path}/{answer.call_id}"}
+        return web.Response(status=201, text=answer.sdp, content_type="application/sdp", headers=location)
+
+    async def hang_up(request: web.Request) -> web.Response:
+        await house.signal.hang_up(request.match_info["call"])
+        return web.Response(status=204)
+
+    app = web.Application()
+    app.router.add_post("/api/v1/openai-realtime/{flow}/calls", offer)
+    app.router.add_delete("/api/v1/openai-realtime/{flow}/calls/{call}", hang_up)
+    server = await aiohttp_server(app)
+    house.url = str(server.make_url("/"))
+    yield house
+    await house.stop_media()
+
+
+def sides(path: Path) -> tuple[Any, Any, int]:
+    with wave.open(str(path), "rb") as wav:
+        data = np.frombuffer(wav.readframes(wav.getnframes()), dtype="<i2")
+        return data[0::2], data[1::2], wav.getframerate()
+
+
+async def test_a_whole_call(house: House, data_dir: Path) -> None:
+    await house.start_media()
+    task_id = await house.enqueue()
+    heard_live: list[dict[str, Any]] = []
+    report = await house.call(task_id, WAVS, data_dir / "call.wav", on_event=heard_live.append)
+
+    assert report.greeted
+    assert report.ended_by == "agent" and report.end_reason == "completed"
+    caller = " ".join(line["text"] for line in report.transcript if line["role"] == "caller").lower()
+    agent = " ".join(line["text"] for line in report.transcript if line["role"] == "agent").lower()
+    assert "invoice" in caller and "operator" in caller
+    assert "ticket, t-17" in agent  # the form reached the greeting
+    assert "order number" in agent  # the route of the first utterance
+    assert all(turn.answer_after_ms is not None for turn in report.turns)
+    assert report.heard_dbfs > -40
+    assert {"state", "speaking", "transcript", "turn", "ended"} <= {event["type"] for event in heard_live}
+
+    await house.until(task_id, State.ENDED)
+    call = await house.queue.get(FLOW, task_id)
+    assert call is not None and call.end_reason is EndReason.COMPLETED and call.attempt == 1
+
+    row = await house.row(task_id)
+    assert row.state is ExecutionState.FINISHED and row.end_reason == "completed"
+    assert row.form["ticket"] == "T-17" and row.memory == {"crm": {"tier": "gold"}}
+    assert row.caller_id == "+38641656457" and row.graph_hash.startswith("sha256:")
+    assert [line.text for line in row.transcript] == [line["text"] for line in report.transcript]
+    assert len(row.timings) == 4 and row.nodes
+    assert row.final_state["order"] == "4172"
+    for timing in row.timings[1:]:
+        assert timing.first_audio_ms is not None and timing.endpoint_ms is not None
+        assert 0 < timing.endpoint_ms < timing.first_audio_ms < 5000
+
+    assert row.recording is not None
+    left, right, rate = await asyncio.to_thread(sides, house.blobs.path(row.recording.blob))
+    assert row.recording.duration_ms == pytest.approx(report.seconds * 1000, abs=2500)
+    for line in row.transcript:
+        side = left if line.role == "caller" else right
+        spoken = side[line.start_ms * rate // 1000 : line.end_ms * rate // 1000].astype(np.float32)
+        assert np.sqrt(np.mean(spoken**2)) > 300, line.text
+    said, heard, _ = await asyncio.to_thread(sides, data_dir / "call.wav")
+    assert np.abs(said).max() > 3000 and np.abs(heard).max() > 3000
+
+
+async def test_the_caller_hangs_up(house: House) -> None:
+    await house.start_media()
+    task_id = await house.enqueue()
+    report = await house.call(task_id, WAVS[:1], hang_up_after_s=0.2)
+    assert report.ended_by == "caller" and report.end_reason == "completed"
+    await house.until(task_id, State.ENDED)
+    row = await house.row(task_id)
+    assert row.state is ExecutionState.FINISHED and "hung up" in row.detail
+
+
+async def test_cancel_ends_a_live_call(house: House) -> None:
+    await house.start_media()
+    task_id = await house.enqueue()
+    placed = asyncio.ensure_future(house.call(task_id, WAVS))
+    await house.until(task_id, State.LIVE)
+    await house.queue.cancel(FLOW, task_id, "the customer wrote instead")
+    began = time.monotonic()
+    report = await placed
+    assert report.end_reason == "cancelled" and report.ended_by == "agent"
+    assert time.monotonic() - began < 6
+    await house.until(task_id, State.ENDED)
+    assert (await house.row(task_id)).end_reason == "cancelled"
+
+
+async def test_a_second_caller_waits_for_the_line(house: House) -> None:
+    await house.start_media()
+    first, second = await house.enqueue("1001"), await house.enqueue("1002")
+    places: list[int] = []
+
+    def note(event: dict[str, Any]) -> None:
+        if event.get("state") == "waiting" and "place" in event:
+            places.append(event["place"])
+
+    one = asyncio.ensure_future(house.call(first, WAVS[:1], hang_up_after_s=0.1))
+    await house.until(first, State.LIVE)
+    two = asyncio.ensure_future(house.call(second, [], on_event=note, hang_up_after_s=0.1))
+    await asyncio.sleep(1.5)
+    waiting = await house.queue.get(FLOW, second)
+    assert waiting is not None and waiting.state is State.PENDING
+    await one
+    report = await two
+    assert places and places[0] == 1
+    assert report.greeted
+    await house.until(second, State.ENDED)
+
+
+async def test_the_newest_leg_takes_over(house: House) -> None:
+    await house.start_media()
+    task_id = await house.enqueue()
+    old = asyncio.ensure_future(house.call(task_id, [], hang_up_after_s=30))
+    await house.until(task_id, State.LIVE)
+    new = await house.call(task_id, WAVS[:1], hang_up_after_s=0.1)
+    replaced = await old
+    assert replaced.end_reason == "replaced"
+    assert new.turns[0].answer_after_ms is not None
+    await house.until(task_id, State.ENDED)
+    row = await house.row(task_id)  # one attempt, one record
+    assert row.attempt == 1 and any(line.role == "caller" for line in row.transcript)
+
+
+async def test_a_drained_process_hands_its_call_back(house: House) -> None:
+    await house.start_media()
+    task_id = await house.enqueue()
+    placed = asyncio.ensure_future(house.call(task_id, [], hang_up_after_s=30))
+    await house.until(task_id, State.LIVE)
+    await house.stop_media()
+    report = await placed
+    assert report.end_reason == "handed_back"
+    call = await house.queue.get(FLOW, task_id)
+    assert call is not None and call.state is State.PENDING
+    assert (await house.row(task_id)).state is ExecutionState.STOPPED
+    assert await house.signal.media() == []
+
+
+async def test_refusals(house: House) -> None:
+    task_id = await house.enqueue()
+    with pytest.raises(NotFound):
+        await house.signal.offer(FLOW, "flowise-nobody", "v=0")
+    with pytest.raises(Unavailable) as none:
+        await house.signal.offer(FLOW, task_id, "v=0")
+    assert none.value.retry_after_s is not None
+    await house.start_media()
+    with pytest.raises(SwitchroomError) as bad:
+        await house.signal.offer(FLOW, task_id, "this is no SDP")
+    assert (bad.value.status, bad.value.code) == (400, "bad_sdp")
+    pending = await house.queue.get(FLOW, task_id)
+    assert pending is not None and pending.state is State.PENDING  # a bad offer holds nothing
+    await house.queue.remove(FLOW, task_id)
+    with pytest.raises(Conflict) as ended:
+        await house.signal.offer(FLOW, task_id, "v=0")
+    assert ended.value.extra["endReason"] == "removed"
+    with pytest.raises(NotFound):
+        await house.signal.hang_up("00000000-0000-0000-0000-000000000000")
