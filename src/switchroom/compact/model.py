@@ -36,7 +36,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict=T
     """One node.
 
     JSON keys: `i` ID, `t` kind, `l` label (left out where it is the kind's own), `v` version in the canvas (left out
-    where it is the kind's own), `p` the iteration that holds it, `x` its inputs by their short names (`palette.py`). A
+    where it is the kind's own), `p` the iteration that holds it, `x` its inputs by their short names (`kinds.py`). A
     kind that we do not know has `t` as the canvas spelled it, and its inputs as they were.
     """
 

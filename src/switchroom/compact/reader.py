@@ -6,8 +6,9 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from switchroom.compact.fields import Field, Kind
 from switchroom.compact.model import VERSION, CompactGraph, Edge, Node
-from switchroom.compact.palette import BY_NAME, Field, Kind, kind_of
+from switchroom.compact.palette import BY_NAME, kind_of
 from switchroom.compact.richtext import plain
 from switchroom.compact.secrets import is_secret_name, scrub_pairs, scrub_text
 from switchroom.errors import BadInput, Fault

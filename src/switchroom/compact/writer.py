@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
+from switchroom.compact.fields import Field, Kind
 from switchroom.compact.model import CompactGraph, Node
-from switchroom.compact.palette import BY_NAME, Field, Kind
+from switchroom.compact.palette import BY_NAME
 from switchroom.compact.richtext import wrap
 
 __all__ = ["expand", "input_params"]

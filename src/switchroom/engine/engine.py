@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from switchroom.compact.model import CompactGraph
@@ -54,7 +54,7 @@ class Engine:
 
     async def run(
         self, graph: CompactGraph, session: Session, turn: TurnInput, *, variables: Mapping[str, Any] | None = None
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """One turn. The last event is TurnEnded or TurnFailed; the session is changed as the turn goes.
 
         Closing the iterator (`contextlib.aclosing`) cancels the turn at once: the caller's words stay in the

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 __all__ = ["Match", "best", "digits_in", "find_slot", "words"]
@@ -23,6 +24,7 @@ _IDLE = frozenset(
     get got know tell give let make user caller customer asks asking looking wants what how question questions problem
     issue help thank thanks speak talk connect something anything""".split()  # noqa: SIM905
 )
+_DENIALS = frozenset({"not", "don't", "never", "doesn't", "didn't", "isn't"})
 _DIGITS = {
     "zero": "0", "oh": "0", "o": "0", "nought": "0", "nil": "0", "one": "1", "two": "2", "three": "3", "four": "4",
     "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
@@ -104,10 +106,11 @@ def best(heard: str, candidates: Sequence[Sequence[str]], *, threshold: float = 
     A phrase's score is the share of its weight that is found in what was heard. A negation in front (`not an
     operator`) does not count as the word. Ties go to the candidate whose phrase says more.
     """
-    said = words(heard)
+    said = _affirmed(heard)
     if not said or not candidates:
         return None
-    said = [word for index, word in enumerate(said) if not _negated(said, index)]
+    # Two words may be one misheard: `good bye`, `in voice`.
+    said += [one + other for one, other in pairwise(said)]
     weights = _weights(candidates)
     found: list[tuple[float, float, int]] = []
     for index, phrases in enumerate(candidates):
@@ -127,9 +130,17 @@ def best(heard: str, candidates: Sequence[Sequence[str]], *, threshold: float = 
     return Match(-index, score) if score >= threshold else None
 
 
-def _negated(said: Sequence[str], index: int) -> bool:
-    before = said[max(0, index - 3) : index]
-    return any(word in ("not", "don't", "no", "never", "without") for word in before) and said[index] not in _IDLE
+def _affirmed(heard: str) -> list[str]:
+    """The words without those that are denied: after `not` or `don't` in the same clause, or right after `no`."""
+    kept: list[str] = []
+    for clause in re.split(r"[,.;:!?]+", heard):
+        said = words(clause)
+        for index, word in enumerate(said):
+            denied = any(before in _DENIALS for before in said[max(0, index - 4) : index])
+            denied = denied or said[max(0, index - 1) : index] in (["no"], ["without"])
+            if word in _IDLE or not denied:
+                kept.append(word)
+    return kept
 
 
 def _weights(candidates: Sequence[Sequence[str]]) -> dict[str, float]:
@@ -163,7 +174,7 @@ def digits_in(text: str) -> list[str]:
             said, index = _DIGITS[after] * _TIMES[token], index + 1
         elif token in _TIMES and after.isdigit() and len(after) == 1:
             said, index = after * _TIMES[token], index + 1
-        elif token in _DIGITS and not (token in ("oh", "o", "one") and not run and not _digital(after)):
+        elif token in _DIGITS and not (token in ("oh", "o", "one") and not run and not _leads(tokens, index + 1)):
             said = _DIGITS[token]
         elif token in _TEENS:
             said = _TEENS[token]
@@ -183,6 +194,12 @@ def digits_in(text: str) -> list[str]:
     if run:
         runs.append(run)
     return runs
+
+
+def _leads(tokens: Sequence[str], index: int) -> bool:
+    """Whether a digit stands here, or a word that sounds like one and then a digit."""
+    here, after = tokens[index : index + 1], tokens[index + 1 : index + 2]
+    return any(map(_digital, here)) or (bool(here) and here[0] in _HOMOPHONES and any(map(_digital, after)))
 
 
 def _digital(word: str) -> bool:
