@@ -50,9 +50,9 @@ return redis.call('DEL', KEYS[1])
 SELECT = Script("""
 -- KEYS: the indexes that must all hold a row. ARGV: lowest and highest score, offset, limit.
 -- Reply: how many match (only counted when limit is 0), then id, score, id, score, … from the newest.
--- The smallest index is walked, the others are asked; `all` holds every row, so it is never worth asking.
+-- The smallest index is walked, the others are asked. The first, `all`, holds every row: it is walked only alone.
 local base, size = 1, nil
-for i = 1, #KEYS do
+for i = 2, #KEYS do
   local n = redis.call('ZCARD', KEYS[i])
   if size == nil or n < size then base, size = i, n end
 end
