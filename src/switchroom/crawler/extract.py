@@ -4,35 +4,52 @@ from __future__ import annotations
 
 import hashlib
 import re
+from copy import deepcopy
 
 import trafilatura
 from selectolax.lexbor import LexborHTMLParser
+from trafilatura.settings import DEFAULT_CONFIG
+
+# The library drops structure (tables, links) from what it finds shorter than this; many real pages are short.
+_CONFIG = deepcopy(DEFAULT_CONFIG)
+_CONFIG["DEFAULT"]["MIN_EXTRACTED_SIZE"] = "1"
+_LEFT_OUT = 0.3
 
 _LINES = re.compile(r"\n{3,}")
 
 
 def to_markdown(html: str, url: str, title: str) -> str:
-    """The page's main content as Markdown, with its `title` as the first heading; costs 3–5 ms of CPU a page.
+    """The page's main content as Markdown, with its `title` as the first heading; costs 2–5 ms of CPU a page.
 
-    Where the extractor finds no article, the visible text is taken paragraph by paragraph, so that a page is never
-    lost for being short.
+    The quick extraction is taken unless it leaves most of the visible text out; where there is no article at all, the
+    visible text is taken paragraph by paragraph, so that a page is never lost for being short.
     """
-    text = trafilatura.extract(
-        html,
-        url=url,
-        output_format="markdown",
-        include_links=True,
-        include_tables=True,
-        include_formatting=True,
-        include_comments=False,
-        favor_recall=True,
-        with_metadata=False,
-        deduplicate=False,
-    )
-    body = (text or _plain(html)).strip()
+    body = _extract(html, url, quick=True)
+    plain = _plain(html)
+    if len(body) < _LEFT_OUT * len(plain):
+        body = max(body, _extract(html, url, quick=False), key=len)
+    body = (body or plain).strip()
     if title and not body.startswith("# "):
         body = f"# {title}\n\n{body}"
     return _LINES.sub("\n\n", body).strip() + "\n"
+
+
+def _extract(html: str, url: str, *, quick: bool) -> str:
+    return (
+        trafilatura.extract(
+            html,
+            url=url,
+            output_format="markdown",
+            fast=quick,
+            favor_recall=True,
+            include_links=True,
+            include_tables=True,
+            include_formatting=True,
+            include_comments=False,
+            config=_CONFIG,
+        )
+        or ""
+    )
 
 
 def content_hash(markdown: str) -> str:
