@@ -124,7 +124,7 @@ browser_found() {
   for program in chromium-headless-shell chromium google-chrome; do
     command -v "$program" >/dev/null && return
   done
-  compgen -G "${PLAYWRIGHT_BROWSERS_PATH:-$HOME/.cache/ms-playwright}/chromium_headless_shell-*" >/dev/null
+  compgen -G "${PLAYWRIGHT_BROWSERS_PATH:-${HOME:-}/.cache/ms-playwright}/chromium_headless_shell-*" >/dev/null
 }
 
 set_up_before() {

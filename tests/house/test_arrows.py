@@ -32,6 +32,7 @@ ARROWS: dict[str, set[str]] = {
         "knowledge",
         "access",
         "webhooks",
+        "net",  # the guard judges a URL of a request at the edge, before anything is stored
         "store",
     },
 }
