@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import html
 import re
-from html.parser import HTMLParser
 
 __all__ = ["plain", "wrap"]
 
 _RICH = re.compile(r"\s*<(?:p|h[1-6]|ul|ol|pre|blockquote|div|span|hr|table)\b[^>]*>", re.I)
 _MENTION = re.compile(r"<span\b[^>]*\bclass=\"variable\"", re.I)
+_TAG = re.compile(r"<(?:!--.*?-->|(/?)([a-zA-Z][a-zA-Z0-9]*)\b((?:[^<>\"']|\"[^\"]*\"|'[^']*')*)>)", re.S)
+_HREF = re.compile(r"\bhref=(?:\"([^\"]*)\"|'([^']*)')", re.I)
 _SLOT = re.compile(r"\{\{\s*(.*?)\s*\}\}", re.S)
 _BLOCK = frozenset({"p", "div", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "pre", "blockquote", "hr", "tr"})
 _MARK = {"strong": "**", "b": "**", "em": "*", "i": "*", "code": "`", "s": "~~", "del": "~~"}
 
 
-class _Plain(HTMLParser):
+class _Plain:
+    """Writes the plain text, tag by tag."""
+
     def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
         self.out: list[str] = []
         self.lists: list[int | None] = []
         self.pre = 0
@@ -35,7 +37,18 @@ class _Plain(HTMLParser):
             self.out.append("\n")
             self.fresh = True
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def feed(self, text: str) -> None:
+        at = 0
+        for found in _TAG.finditer(text):
+            if found.start() > at:
+                self._data(html.unescape(text[at : found.start()]))
+            at = found.end()
+            if found[2]:
+                (self._close if found[1] else self._open)(found[2].lower(), found[3])
+        if at < len(text):
+            self._data(html.unescape(text[at:]))
+
+    def _open(self, tag: str, attributes: str) -> None:
         if tag == "br":
             self.out.append("\n")
             self.fresh = True
@@ -59,12 +72,13 @@ class _Plain(HTMLParser):
         elif tag == "hr":
             self.out.append("---\n")
         elif tag == "a":
-            self.href.append(dict(attrs).get("href") or "")
+            href = _HREF.search(attributes)
+            self.href.append(html.unescape(href[1] or href[2] or "") if href else "")
             self.out.append("[")
         elif tag in _MARK and not self.pre:
             self.out.append(_MARK[tag])
 
-    def handle_endtag(self, tag: str) -> None:
+    def _close(self, tag: str, _: str) -> None:
         if tag in ("ul", "ol") and self.lists:
             self.lists.pop()
         elif tag == "pre" and self.pre:
@@ -82,7 +96,7 @@ class _Plain(HTMLParser):
                 self.out.append("\n")
             self._line()
 
-    def handle_data(self, data: str) -> None:
+    def _data(self, data: str) -> None:
         if not self.pre:
             data = data.replace("\u00a0", " ")
         if data.strip() or not self.fresh:
@@ -101,7 +115,6 @@ def plain(text: str) -> str:
         return _slots(text)
     parser = _Plain()
     parser.feed(text)
-    parser.close()
     lines = (line.rstrip() for line in "".join(parser.out).split("\n"))
     return _slots("\n".join(lines).strip())
 
