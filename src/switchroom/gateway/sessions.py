@@ -17,7 +17,7 @@ from switchroom.store import Script, keys
 
 log = logging.getLogger(__name__)
 
-_decode = msgspec.msgpack.Decoder(Session).decode
+_decode = msgspec.json.Decoder(Session).decode
 _MARGIN_S = 10.0
 """The lock outlives the turn's own deadline by this, so that it ends by itself only where its process died."""
 
@@ -44,7 +44,7 @@ async def held_session(parts: Services, flow_id: str, session_id: str) -> AsyncI
         stored = await parts.store.call("GET", key)
         session = _decode(stored) if stored is not None else Session(session_id=session_id)
         yield session
-        saved = msgspec.msgpack.encode(session)
+        saved = msgspec.json.encode(session)
     finally:
         run = parts.store.run(_SAVE, keys=[lock, key], args=[token, saved, parts.session_ttl_s])
         if not await asyncio.shield(run):

@@ -27,9 +27,9 @@ _FINAL = tuple("1" if is_final(state) else "0" for state in STATES)
 _CHUNK = 200
 """Rows asked for at a time while flows are merged, exported or pruned: bounds a script's time in the server."""
 
-_decode = msgspec.msgpack.Decoder(Execution).decode
-_decode_recording = msgspec.msgpack.Decoder(Recording).decode
-_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.json.Decoder(Execution).decode
+_decode_recording = msgspec.json.Decoder(Recording).decode
+_encode = msgspec.json.Encoder().encode
 
 
 class _End(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +41,7 @@ class _End(msgspec.Struct, frozen=True, kw_only=True):
     at_ms: int
 
 
-_decode_end = msgspec.msgpack.Decoder(_End).decode
+_decode_end = msgspec.json.Decoder(_End).decode
 
 
 class ExecutionFilter(msgspec.Struct, frozen=True, kw_only=True):
