@@ -7,7 +7,7 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from switchroom.engine import Engine, FlowStore
 from switchroom.engine.events import Event as EngineEvent
@@ -38,16 +38,23 @@ _AFTER_CALL_S = 600
 _LAST_STEPS_S = 10.0
 
 
-async def run_media(store: Store, *, blobs: Blobs, settings: MediaSettings, stop: asyncio.Event) -> None:
+async def run_media(
+    store: Store,
+    *,
+    blobs: Blobs,
+    settings: MediaSettings,
+    stop: asyncio.Event,
+    on_ready: Callable[[], None] | None = None,
+) -> None:
     """One media process until `stop` is set and its calls have ended or were handed back.
 
-    Raises `Unavailable` when a speech model is not installed.
+    `on_ready` is called once API nodes can find it. Raises `Unavailable` when a speech model is not installed.
     """
     parts = await SpeechParts.load(settings)
     feed = Feed(store)
     process = MediaWorker(store, blobs=blobs, settings=settings, parts=parts, feed=feed)
     try:
-        await process.run(stop)
+        await process.run(stop, on_ready)
     finally:
         await feed.close()
         await parts.close()
@@ -86,7 +93,10 @@ class MediaWorker:
         """The worst lag of the event loop in the last two seconds."""
         return max(self._lags, default=0.0)
 
-    async def run(self, stop: asyncio.Event) -> None:
+    async def run(self, stop: asyncio.Event, on_ready: Callable[[], None] | None = None) -> None:
+        await registry.announce(self._store, self._sign())
+        if on_ready is not None:
+            on_ready()
         helpers = [
             asyncio.create_task(self._server.run(), name="signal-server"),
             asyncio.create_task(self._measure_lag(), name="loop-lag"),
