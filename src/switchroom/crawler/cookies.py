@@ -105,6 +105,8 @@ def normalise(items: list[Any], *, now_s: float, url: str | None = None) -> Verd
         except _Refused as refused:
             rejected.append(Rejected(index, _safe_name(item), str(refused)))
             continue
+        if not fields_of_item:
+            rejected.append(Rejected(index, None, "is empty"))
         for fields in fields_of_item:
             try:
                 cookie = _cookie(fields, page, now_s)
@@ -144,6 +146,7 @@ def parse_set_cookie(line: str, host: str, path: str, now_s: float) -> tuple[Coo
         fields.pop("expires")
     if fields.pop("deleted", False):
         deletes = True
+        fields.pop("maxage")
     try:
         return _cookie(fields, None, now_s), deletes
     except _Refused:

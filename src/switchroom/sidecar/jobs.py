@@ -6,11 +6,9 @@ import asyncio
 import logging
 from typing import Any
 
-import msgspec
-
 from switchroom.crawler import frontier
 from switchroom.crawler.frontier import Frontier
-from switchroom.crawler.job import Job, JobEvent, JobSpec, JobState
+from switchroom.crawler.job import Job, JobEvent, JobSpec, JobState, Waiting
 from switchroom.crawler.output import rfc3339_ms
 from switchroom.crawler.runner import Crawl, Outcome, Tools
 from switchroom.errors import Conflict, SwitchroomError
@@ -160,7 +158,7 @@ async def describe(tools: Tools, job: Job) -> dict[str, Any]:
         "createdAt": rfc3339_ms(job.created_ms),
         "startedAt": rfc3339_ms(job.started_ms) if job.started_ms else None,
         "endedAt": rfc3339_ms(job.ended_ms) if job.ended_ms else None,
-        "login": None if job.waiting is None else msgspec.to_builtins(job.waiting, builtin_types=()),
+        "login": None if job.waiting is None else _login(job.waiting),
         "progress": {
             "found": counts.get("found", 0),
             "queued": sizes["queued"],
@@ -178,6 +176,15 @@ async def describe(tools: Tools, job: Job) -> dict[str, Any]:
             "pagesPerSecond": None if rate is None else round(rate, 2),
             "timeLeftS": None if not rate or job.state != JobState.RUNNING else round(left / rate, 1),
         },
+    }
+
+
+def _login(waiting: Waiting) -> dict[str, Any]:
+    return {
+        "domain": waiting.domain,
+        "url": waiting.url,
+        "sign": waiting.sign,
+        "sessionLost": waiting.session_lost,
     }
 
 

@@ -11,18 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 _HOST = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_.-]{0,252})", re.IGNORECASE)
 
 
-class SidecarSettings(BaseModel):
-    """Settings of the crawl host.
-
-    `data_dir` holds the cookie file and the crawled sites. `ingest_secret`, where set, must come as `X-Ingest-Secret`
-    on everything but health. `encryption_key`, where set, encrypts the cookie file. `allow_private` names the hosts
-    (`intranet.example`, `*.corp.example`), addresses and networks that crawls may reach although they are not public.
+class CrawlSettings(BaseModel):
+    """What crawls may do. `encryption_key`, where set, encrypts the cookie file. `allow_private` names the hosts
+    (`intranet.example`, `*.corp.example`), addresses and networks that they may reach although they are not public.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data_dir: Path
-    ingest_secret: SecretStr | None = None
     encryption_key: SecretStr | None = None
     allow_private: tuple[str, ...] = ()
     jobs: int = Field(default=2, ge=1, le=64, description="crawl jobs that run at once")
@@ -34,11 +29,10 @@ class SidecarSettings(BaseModel):
     max_cookie_bytes: int = Field(default=16_777_216, ge=1024, description="largest body of a cookie POST")
     max_pages: int = Field(default=20_000, ge=1, description="largest `max_pages` that a job may ask for")
 
-    @field_validator("ingest_secret", "encryption_key")
+    @field_validator("encryption_key")
     @classmethod
-    def _not_blank(cls, value: SecretStr | None) -> SecretStr | None:
-        # An empty environment variable means "not set", not "the empty secret".
-        return value if value is not None and value.get_secret_value() else None
+    def _key_not_blank(cls, value: SecretStr | None) -> SecretStr | None:
+        return _unless_blank(value)
 
     @field_validator("allow_private")
     @classmethod
@@ -50,3 +44,21 @@ class SidecarSettings(BaseModel):
                 if not _HOST.fullmatch(entry.strip()) or entry.strip() == "*.":
                     raise ValueError(f"'{entry}' is no host, *.suffix, address or network") from None
         return value
+
+
+class SidecarSettings(CrawlSettings):
+    """Settings of the crawl host. `data_dir` holds the cookie file and the crawled sites. `ingest_secret`, where set,
+    must come as `X-Ingest-Secret` on everything but health."""
+
+    data_dir: Path
+    ingest_secret: SecretStr | None = None
+
+    @field_validator("ingest_secret")
+    @classmethod
+    def _secret_not_blank(cls, value: SecretStr | None) -> SecretStr | None:
+        return _unless_blank(value)
+
+
+def _unless_blank(value: SecretStr | None) -> SecretStr | None:
+    """An empty environment variable means "not set", not "the empty secret"."""
+    return value if value is not None and value.get_secret_value() else None
