@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,3 +29,31 @@ async def parts(settings: MediaSettings) -> AsyncIterator[SpeechParts]:
     parts = await SpeechParts.load(settings)
     yield parts
     await parts.close()
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def support_line(*, greeting: str | None = None) -> dict[str, Any]:
+    """The example canvas; with its greeting and replies short where a test is about something else."""
+    canvas: dict[str, Any] = json.loads((EXAMPLES / "support-line.json").read_text())
+    if greeting is None:
+        return canvas
+    for node in canvas["nodes"]:
+        inputs = node["data"].get("inputs") or {}
+        if "agentGreeting" in inputs:
+            inputs["agentGreeting"] = greeting
+            for intent in inputs["agentIntents"]:
+                if intent["intent"] == "INVOICE":
+                    intent["reply"] = "Your order number?"
+    return canvas
+
+
+@pytest.fixture
+def canvas() -> dict[str, Any]:
+    return support_line()
+
+
+@pytest.fixture
+def short_canvas() -> dict[str, Any]:
+    return support_line(greeting="Hello.")

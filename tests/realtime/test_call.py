@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 import wave
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,6 +26,7 @@ from switchroom.store import Blobs, Store
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WAVS = [EXAMPLES / f"caller-{name}.wav" for name in ("1-invoice", "2-order-number", "3-operator")]
 FLOW = "support"
+SHORT = "short"
 RULES = Rules(lines=1)
 
 
@@ -39,6 +39,7 @@ class House:
         self.signal = SignalClient(store)
         self.executions = Executions(store, blobs)
         self.url = ""
+        self.flow_id = SHORT
         self._media: list[tuple[asyncio.Task[None], asyncio.Event]] = []
 
     async def start_media(self) -> asyncio.Task[None]:
@@ -57,37 +58,43 @@ class House:
         await asyncio.gather(*(task for task, _ in self._media), return_exceptions=True)
         self._media.clear()
 
-    async def enqueue(self, caller: str = "+38641656457") -> str:
+    async def enqueue(self, caller: str = "+38641656457", *, flow_id: str = SHORT) -> str:
+        self.flow_id = flow_id
         form = {"ID": caller, "ticket": "T-17"}
-        accepted = await self.queue.enqueue(FLOW, NewCall(form=form, state={"crm": {"tier": "gold"}}), RULES)
+        accepted = await self.queue.enqueue(flow_id, NewCall(form=form, state={"crm": {"tier": "gold"}}), RULES)
         return accepted.task_id
 
     async def until(self, task_id: str, *states: State, timeout_s: float = 15) -> State:
         async with asyncio.timeout(timeout_s):
             while True:
-                call = await self.queue.get(FLOW, task_id)
+                call = await self.queue.get(self.flow_id, task_id)
                 assert call is not None
                 if call.state in states:
                     return call.state
                 await asyncio.sleep(0.05)
 
     async def row(self, task_id: str) -> Execution:
-        rows = await self.executions.find(FLOW, task_id)
+        rows = await self.executions.find(self.flow_id, task_id)
         assert len(rows) == 1
         return rows[0]
 
     def call(self, task_id: str, wavs: list[Path], record: Path | None = None, **options: Any) -> Awaitable[CallReport]:
-        return place_call(self.url, FLOW, task_id, wavs, record, loopback=True, **options)
+        return place_call(self.url, self.flow_id, task_id, wavs, record, loopback=True, **options)
 
 
 @pytest.fixture
 async def house(
-    store: Store, blobs: Blobs, settings: MediaSettings, aiohttp_server: Callable[..., Awaitable[Any]]
+    store: Store,
+    blobs: Blobs,
+    settings: MediaSettings,
+    canvas: dict[str, Any],
+    short_canvas: dict[str, Any],
+    aiohttp_server: Callable[..., Awaitable[Any]],
 ) -> AsyncIterator[House]:
     house = House(store, blobs, settings)
-    canvas = json.loads(await asyncio.to_thread((EXAMPLES / "support-line.json").read_text))
-    await FlowStore(store).save(canvas, flow_id=FLOW)
-    await house.queue.configure(FLOW, RULES)
+    for flow_id, drawn in ((FLOW, canvas), (SHORT, short_canvas)):
+        await FlowStore(store).save(drawn, flow_id=flow_id)
+        await house.queue.configure(flow_id, RULES)
 
     async def offer(request: web.Request) -> web.Response:
         try:
@@ -118,7 +125,7 @@ def sides(path: Path) -> tuple[Any, Any, int]:
 
 async def test_a_whole_call(house: House, data_dir: Path) -> None:
     await house.start_media()
-    task_id = await house.enqueue()
+    task_id = await house.enqueue(flow_id=FLOW)
     heard_live: list[dict[str, Any]] = []
     report = await house.call(task_id, WAVS, data_dir / "call.wav", on_event=heard_live.append)
 
@@ -134,7 +141,7 @@ async def test_a_whole_call(house: House, data_dir: Path) -> None:
     assert {"state", "speaking", "transcript", "turn", "ended"} <= {event["type"] for event in heard_live}
 
     await house.until(task_id, State.ENDED)
-    call = await house.queue.get(FLOW, task_id)
+    call = await house.queue.get(house.flow_id, task_id)
     assert call is not None and call.end_reason is EndReason.COMPLETED and call.attempt == 1
 
     row = await house.row(task_id)
@@ -174,7 +181,7 @@ async def test_cancel_ends_a_live_call(house: House) -> None:
     task_id = await house.enqueue()
     placed = asyncio.ensure_future(house.call(task_id, WAVS))
     await house.until(task_id, State.LIVE)
-    await house.queue.cancel(FLOW, task_id, "the customer wrote instead")
+    await house.queue.cancel(SHORT, task_id, "the customer wrote instead")
     began = time.monotonic()
     report = await placed
     assert report.end_reason == "cancelled" and report.ended_by == "agent"
@@ -196,7 +203,7 @@ async def test_a_second_caller_waits_for_the_line(house: House) -> None:
     await house.until(first, State.LIVE)
     two = asyncio.ensure_future(house.call(second, [], on_event=note, hang_up_after_s=0.1))
     await asyncio.sleep(1.5)
-    waiting = await house.queue.get(FLOW, second)
+    waiting = await house.queue.get(house.flow_id, second)
     assert waiting is not None and waiting.state is State.PENDING
     await one
     report = await two
@@ -227,7 +234,7 @@ async def test_a_drained_process_hands_its_call_back(house: House) -> None:
     await house.stop_media()
     report = await placed
     assert report.end_reason == "handed_back"
-    call = await house.queue.get(FLOW, task_id)
+    call = await house.queue.get(house.flow_id, task_id)
     assert call is not None and call.state is State.PENDING
     assert (await house.row(task_id)).state is ExecutionState.STOPPED
     assert await house.signal.media() == []
@@ -236,19 +243,19 @@ async def test_a_drained_process_hands_its_call_back(house: House) -> None:
 async def test_refusals(house: House) -> None:
     task_id = await house.enqueue()
     with pytest.raises(NotFound):
-        await house.signal.offer(FLOW, "flowise-nobody", "v=0")
+        await house.signal.offer(SHORT, "flowise-nobody", "v=0")
     with pytest.raises(Unavailable) as none:
-        await house.signal.offer(FLOW, task_id, "v=0")
+        await house.signal.offer(SHORT, task_id, "v=0")
     assert none.value.retry_after_s is not None
     await house.start_media()
     with pytest.raises(SwitchroomError) as bad:
-        await house.signal.offer(FLOW, task_id, "this is no SDP")
+        await house.signal.offer(SHORT, task_id, "this is no SDP")
     assert (bad.value.status, bad.value.code) == (400, "bad_sdp")
-    pending = await house.queue.get(FLOW, task_id)
+    pending = await house.queue.get(house.flow_id, task_id)
     assert pending is not None and pending.state is State.PENDING  # a bad offer holds nothing
-    await house.queue.remove(FLOW, task_id)
+    await house.queue.remove(SHORT, task_id)
     with pytest.raises(Conflict) as ended:
-        await house.signal.offer(FLOW, task_id, "v=0")
+        await house.signal.offer(SHORT, task_id, "v=0")
     assert ended.value.extra["endReason"] == "removed"
     with pytest.raises(NotFound):
         await house.signal.hang_up("00000000-0000-0000-0000-000000000000")

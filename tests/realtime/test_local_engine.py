@@ -1,0 +1,146 @@
+"""The local engine without a network: real models and the real flow engine, audio pumped frame by frame in real time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from switchroom.engine import Engine, FlowStore
+from switchroom.engine.events import Event, TurnInput
+from switchroom.engine.session import Session
+from switchroom.realtime.audio import FRAME, FRAME_S, SILENCE, Samples, level_dbfs
+from switchroom.realtime.client import load_audio
+from switchroom.realtime.ears import Heard, SpeechParts
+from switchroom.realtime.local import LocalEngine
+from switchroom.realtime.playout import Playout
+from switchroom.realtime.settings import MediaSettings
+from switchroom.realtime.voice import Concluded, Said, TurnDone, VoiceEvent
+from switchroom.store import Store
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+class Line:
+    """A caller's end: pushes frames in, pulls frames out, every 20 ms; notes when what was heard."""
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self.engine = engine
+        self.playout = Playout()
+        self.events: list[VoiceEvent] = []
+        self.heard_at: list[float] = []
+        self._mouth: Samples = np.zeros(0, dtype=np.int16)
+        self.spoke_until = 0.0
+
+    def speak(self, samples: Samples) -> None:
+        self._mouth = samples
+
+    async def run(self) -> Concluded:
+        engine = asyncio.ensure_future(self.engine.run(self.playout, self.events.append))
+        due = time.monotonic()
+        try:
+            while not engine.done():
+                frame, self._mouth = self._mouth[:FRAME], self._mouth[FRAME:]
+                if frame.size:
+                    self.spoke_until = time.monotonic()
+                self.engine.hear(frame if frame.size == FRAME else SILENCE)
+                if level_dbfs(self.playout.next_frame()) > -48:
+                    self.heard_at.append(time.monotonic())
+                due += FRAME_S
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+            return engine.result()
+        finally:
+            engine.cancel()
+            await asyncio.gather(engine, return_exceptions=True)
+
+    def said(self, role: str) -> list[Said]:
+        return [event for event in self.events if isinstance(event, Said) and event.final and event.role == role]
+
+    async def until(self, ready: Any, timeout_s: float = 15) -> None:
+        async with asyncio.timeout(timeout_s):
+            while not ready():
+                await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def make_line(store: Store, parts: SpeechParts, canvas: dict[str, Any]) -> AsyncIterator[Any]:
+    flows = FlowStore(store)
+    flow = await flows.save(canvas, flow_id="support")
+    engine = Engine(flows)
+    lines: list[asyncio.Task[Concluded]] = []
+
+    def run_turn(session: Session, given: TurnInput) -> AsyncIterator[Event]:
+        return engine.run(flow.graph, session, given)
+
+    def make(settings: MediaSettings) -> tuple[Line, asyncio.Task[Concluded]]:
+        session = Session(session_id="s", realtime=True, form={"ID": "1", "ticket": "T-17"}, state={})
+        line = Line(LocalEngine(parts, run_turn, session, settings))
+        task = asyncio.create_task(line.run())
+        lines.append(task)
+        return line, task
+
+    yield make
+    for task in lines:
+        task.cancel()
+    await asyncio.gather(*lines, return_exceptions=True)
+
+
+async def test_barge_in_stops_the_agent_and_keeps_what_was_heard(make_line: Any, settings: MediaSettings) -> None:
+    line, _ = make_line(settings)
+    speech = await asyncio.to_thread(load_audio, EXAMPLES / "caller-1-invoice.wav")
+    await line.until(lambda: len(line.heard_at) > 50)  # a second of the greeting
+    began = time.monotonic()
+    line.speak(speech)
+    await line.until(lambda: line.said("caller"))
+    stopped_after = max(at for at in line.heard_at if at < line.spoke_until) - began
+    assert stopped_after < 0.6  # the file's own lead-in, three voiced windows, and a frame
+    greeting = line.said("agent")[0]
+    assert greeting.interrupted
+    assert greeting.text.startswith("Hello, this is the support line") and "How can I help" not in greeting.text
+    assert line.engine.session.messages[0].text == greeting.text  # the context knows what was heard, no more
+    await line.until(lambda: len([event for event in line.events if isinstance(event, TurnDone)]) == 2)
+    answer = line.said("agent")[1]
+    assert "order number" in answer.text and not answer.interrupted
+    timings = [event.timing for event in line.events if isinstance(event, TurnDone)]
+    assert [timing.interrupted for timing in timings] == [True, False]
+
+
+async def test_a_noise_is_no_interruption(make_line: Any, settings: MediaSettings) -> None:
+    line, _ = make_line(settings)
+    await line.until(lambda: len(line.heard_at) > 10)
+    line.engine.speech_started()
+    quiet_from = time.monotonic() + FRAME_S * 2
+    await asyncio.sleep(0.3)
+    assert not [at for at in line.heard_at if at > quiet_from]
+    now = time.monotonic()
+    line.engine.speech_ended()
+    line.engine.heard(Heard(text="", started=now - 0.3, ended=now, endpoint=now, decoded=now))
+    await line.until(lambda: line.said("agent"))
+    assert line.said("agent")[0].text.endswith("How can I help you?")
+    assert not line.said("agent")[0].interrupted
+
+
+async def test_an_utterance_in_two_pieces_is_one_turn(make_line: Any, settings: MediaSettings) -> None:
+    line, _ = make_line(settings)
+    await line.until(lambda: line.said("agent"))
+    for piece in ("I have a question", "about my invoice."):
+        now = time.monotonic()
+        line.engine.heard(Heard(text=piece, started=now - 1, ended=now, endpoint=now, decoded=now))
+    await line.until(lambda: len(line.said("agent")) == 2)
+    callers = [message.text for message in line.engine.session.messages if message.role == "caller"]
+    assert callers == ["I have a question about my invoice."]
+    assert "order number" in line.said("agent")[1].text
+
+
+async def test_silence_is_asked_about_and_ends_politely(make_line: Any, settings: MediaSettings) -> None:
+    quick = settings.model_copy(update={"silence_s": 0.5, "silence_prompts": 1})
+    line, task = make_line(quick)
+    async with asyncio.timeout(30):
+        concluded = await task
+    assert concluded.cause == "silence"
+    assert [said.text for said in line.said("agent")][1:] == [quick.silence_prompt_text, quick.silence_goodbye_text]

@@ -1,0 +1,129 @@
+"""The voice is understood by the ear: Piper (and flite) speak, Silero and Moonshine hear."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from switchroom.errors import Unavailable
+from switchroom.realtime import models
+from switchroom.realtime.audio import FRAME, Decimator, Samples, resample
+from switchroom.realtime.ears import SpeechParts
+from switchroom.realtime.tts import FliteVoice, PiperVoice
+from switchroom.realtime.vad import Cue, Endpointer, VoiceDetector
+
+SENTENCES = [
+    "I would like to talk to an operator, please.",
+    "Can you tell me where my order is?",
+    "The delivery was late and the box was open.",
+    "Please call me back tomorrow morning.",
+    "Thank you very much for your help.",
+]
+
+
+def words(text: str) -> list[str]:
+    return re.sub(r"[^a-z ]", " ", text.lower()).split()
+
+
+def errors(said: list[str], heard: list[str]) -> int:
+    """Word edit distance."""
+    row = list(range(len(heard) + 1))
+    for i, word in enumerate(said, 1):
+        above, row[0] = row[:], i
+        for j, other in enumerate(heard, 1):
+            row[j] = min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (word != other))
+    return row[-1]
+
+
+async def hear(parts: SpeechParts, samples: Samples) -> str:
+    audio = resample(samples, 48_000, 16_000).astype(np.float32) / 32768
+    return await parts.recogniser.transcribe(audio)
+
+
+async def test_round_trip(parts: SpeechParts) -> None:
+    total = wrong = 0
+    for sentence in SENTENCES:
+        samples = await parts.voice.say(sentence)
+        assert samples.size > 48_000 // 2
+        heard = await hear(parts, samples)
+        total += len(words(sentence))
+        wrong += errors(words(sentence), words(heard))
+    print(f"word errors {wrong} of {total}")
+    assert wrong / total < 0.15
+
+
+async def test_the_recogniser_says_nothing_of_silence(parts: SpeechParts) -> None:
+    assert await parts.recogniser.transcribe(np.zeros(16_000, dtype=np.float32)) == ""
+
+
+async def test_voice_detection_finds_the_utterance(parts: SpeechParts) -> None:
+    speech = await parts.voice.say("Please call me back tomorrow morning.")
+    gap = np.zeros(48_000, dtype=np.int16)
+    audio = np.concatenate((gap, speech, gap))
+    detector, decimator, endpointer = VoiceDetector(parts.silero), Decimator(16_000), Endpointer()
+    cues: list[tuple[float, Cue]] = []
+    count = 0
+    for i in range(0, audio.size - FRAME, FRAME):
+        for _, probability in detector.feed(decimator.feed(audio[i : i + FRAME])):
+            count += 1
+            if (cue := endpointer.step(probability)) in (Cue.STARTED, Cue.ENDED):
+                cues.append((count * 0.032, cue))
+    assert [cue for _, cue in cues] == [Cue.STARTED, Cue.ENDED]
+    assert cues[0][0] == pytest.approx(1.0, abs=0.35)
+    assert cues[1][0] == pytest.approx(1.0 + speech.size / 48_000 + 0.32, abs=0.35)
+
+
+async def test_the_voice_comes_back_when_its_program_dies(parts: SpeechParts) -> None:
+    voice = parts.voice
+    assert isinstance(voice, PiperVoice) and voice._process is not None
+    os.kill(voice._process.pid, signal.SIGKILL)
+    samples = await voice.say("Still here.")
+    assert samples.size > 10_000 and voice.restarts == 1
+
+
+async def test_an_interrupted_clause_does_not_become_the_next_one(parts: SpeechParts) -> None:
+    voice = parts.voice
+    assert isinstance(voice, PiperVoice)
+    cut = asyncio.ensure_future(voice.say("This long sentence is interrupted before it has been rendered to its end."))
+    waiting = asyncio.ensure_future(voice.say("Neither is this one ever heard."))
+    await asyncio.sleep(0.05)
+    cut.cancel()
+    waiting.cancel()
+    samples = await voice.say("Goodbye.")
+    assert samples.size < 48_000 * 1.5 and voice.restarts == 0
+    assert "bye" in (await hear(parts, samples)).lower()
+
+
+async def test_piper_is_never_imported(parts: SpeechParts) -> None:
+    await parts.voice.say("Hello.")
+    assert not [name for name in sys.modules if name == "piper" or name.startswith("piper.")]
+    assert "torch" not in sys.modules and "silero_vad" not in sys.modules
+
+
+@pytest.mark.skipif(models.flite_program() is None, reason="flite is not installed")
+async def test_the_fallback_voice(parts: SpeechParts) -> None:
+    program = models.flite_program()
+    assert program is not None
+    voice = await asyncio.to_thread(FliteVoice, program)
+    samples = await voice.say("--help is not an option. Please call me back tomorrow morning.")
+    assert "tomorrow morning" in (await hear(parts, samples)).lower()
+    await voice.close()
+
+
+def test_models_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert models.missing() == []
+    assert models.locate(models.SILERO).is_file()  # now from the cache
+    other: Any = models.SILERO._replace(sha256="0" * 64)
+    with pytest.raises(Unavailable, match="SHA-256"):
+        models.locate(other)
+    with pytest.raises(Unavailable, match="pip install"):
+        models.locate(models.SILERO._replace(package="no_such_package"))
