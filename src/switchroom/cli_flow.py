@@ -9,8 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from switchroom.cli_http import (
     DEFAULT_SERVER,
@@ -21,6 +20,7 @@ from switchroom.cli_http import (
     ServerOption,
     plain_errors,
     print_json,
+    show_table,
 )
 from switchroom.compact import compact_canvas, content_hash, from_json, to_json, to_mermaid, to_msgpack
 from switchroom.errors import BadInput, SwitchroomError
@@ -62,10 +62,10 @@ def list_flows(server: ServerOption = DEFAULT_SERVER, api_key: KeyOption = None,
     if as_json:
         print_json([{name: value for name, value in flow.items() if name != "flowData"} for flow in flows])
         return
-    table = Table("ID", "Name", "Type", "Updated", "Hash")
+    table = Table(Column("ID", no_wrap=True), "Name", "Type", "Updated", "Hash")
     for flow in flows:
         table.add_row(flow["id"], flow["name"], flow["type"], flow["updatedDate"], flow["hash"][:19])
-    Console().print(table)
+    show_table(table)
 
 
 @flow_app.command("show", epilog="Example: switchroom flow show support")
@@ -179,13 +179,14 @@ def list_executions(
     if as_json:
         print_json(reply)
         return
-    table = Table("ID", "Kind", "Flow", "Task", "State", "Created", "Seconds", title=f"{reply['total']} in all")
+    columns = (Column("ID", no_wrap=True), "Kind", "Flow", "Task", "State", "Created", "Seconds")
+    table = Table(*columns, title=f"{reply['total']} in all")
     for row in reply["data"]:
         duration_ms = row.get("durationMs")
         seconds = "" if duration_ms is None else f"{duration_ms / 1000:.1f}"
         task = row.get("taskId") or ""
         table.add_row(row["id"], row["kind"], row["agentflowId"], task, row["state"], row["createdDate"], seconds)
-    Console().print(table)
+    show_table(table)
 
 
 @executions_app.command("show", epilog="Example: switchroom executions show 7f3c… --json")

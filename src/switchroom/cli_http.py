@@ -11,6 +11,8 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from switchroom.errors import SwitchroomError
 
@@ -120,6 +122,11 @@ def plain_errors() -> Iterator[None]:
 def print_json(value: Any) -> None:
     """Indented JSON on standard output."""
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def show_table(table: Table) -> None:
+    """A table on standard output: as wide as the terminal, and uncut where a program reads it."""
+    Console(width=None if sys.stdout.isatty() else 240).print(table)
 
 
 def _say(detail: str, faults: list[tuple[str, str]]) -> None:

@@ -7,11 +7,19 @@ from typing import Annotated
 from urllib.parse import quote
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from switchroom.access import Scope
-from switchroom.cli_http import DEFAULT_SERVER, Client, JsonOption, KeyOption, ServerOption, plain_errors, print_json
+from switchroom.cli_http import (
+    DEFAULT_SERVER,
+    Client,
+    JsonOption,
+    KeyOption,
+    ServerOption,
+    plain_errors,
+    print_json,
+    show_table,
+)
 
 keys_app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 
@@ -50,10 +58,10 @@ def list_keys(server: ServerOption = DEFAULT_SERVER, api_key: KeyOption = None, 
     if as_json:
         print_json(stored)
         return
-    table = Table("ID", "Name", "Scopes", "Created")
+    table = Table(Column("ID", no_wrap=True), "Name", "Scopes", "Created")
     for one in stored:
         table.add_row(one["id"], one["keyName"], ", ".join(one["scopes"]), one["createdAt"])
-    Console().print(table)
+    show_table(table)
 
 
 @keys_app.command("revoke", epilog="Example: switchroom keys revoke 1f0c5ad2b7e9")

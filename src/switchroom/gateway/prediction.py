@@ -72,7 +72,10 @@ class FlowFailed(SwitchroomError):
 
 
 def routes() -> list[web.RouteDef]:
-    return [web.post("/api/v1/prediction/{flow_id}", predict)]
+    return [
+        web.post("/api/v1/prediction/{flow_id}", predict),
+        web.get("/api/v1/chatflows-streaming/{flow_id}", can_stream),
+    ]
 
 
 @operation(
@@ -98,6 +101,13 @@ async def predict(request: web.Request) -> web.StreamResponse:
             async for _ in turn.run():
                 pass
             return json_reply(turn.answer())
+
+
+@operation(None, "Whether a flow can stream: every one can", tag="prediction", replies={200: dict[str, bool]})
+async def can_stream(request: web.Request) -> web.Response:
+    """Flowise's SDK asks this before each turn, and without its key: so it tells nothing of the flow, not even whether
+    it is there."""
+    return json_reply({"isStreaming": True})
 
 
 @dataclass
