@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from switchroom import compact
+from switchroom.compact.palette import REALTIME
 from switchroom.errors import BadInput
 
 CANVASES = sorted((Path(__file__).parent / "canvases").glob("*.json"))
@@ -242,3 +243,16 @@ def test_mermaid_draws_every_node_and_the_loop() -> None:
     assert drawn.count("-->") == 6
     assert "-.->|max 20|" in drawn
     assert '"Wants an operator?"' in drawn
+
+
+def test_the_realtime_palette_has_its_eight_kinds() -> None:
+    assert [kind.label for kind in REALTIME] == [
+        "Start",
+        "Agent",
+        "Condition",
+        "Condition Agent",
+        "Iteration",
+        "Loop",
+        "Execute Flow",
+        "Direct Reply",
+    ]

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from switchroom.compact.expressions import compile_expression, evaluate, fault_of
-from switchroom.compact.sandbox import Sandbox, ScriptError
+from switchroom.compact.sandbox import Limits, Sandbox, ScriptError
 from switchroom.compact.templates import walk
 
 
 @pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    box = Sandbox()
-    yield box
-    box.close()
+def sandbox() -> Sandbox:
+    return Sandbox()
 
 
 async def holds(source: str, sandbox: Sandbox, *, spoken: bool = False, **values: Any) -> bool:
@@ -142,3 +139,25 @@ async def test_one_script_leaves_nothing_for_the_next(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("source", ['"${$question}" === ', "a b", "if (", "'open", "}{"])
 def test_what_does_not_parse(source: str) -> None:
     assert fault_of(source)
+
+
+async def test_scripts_that_never_end_are_counted_and_then_refused() -> None:
+    sandbox = Sandbox(Limits(cpu_s=0.4, wall_s=0.02))
+    sandbox.MAX_STUCK = 2
+    for _ in range(2):
+        with pytest.raises(ScriptError, match="longer"):
+            await sandbox.call("while(true){}", {})
+    assert sandbox.stuck == 2
+    with pytest.raises(ScriptError) as caught:
+        await sandbox.call("return 1", {})
+    assert caught.value.code == "scripts_stuck"
+    async with asyncio.timeout(10):
+        while sandbox.stuck:
+            await asyncio.sleep(0.05)
+    sandbox.limits = Limits()
+    assert await sandbox.call("return 1", {}) == 1
+
+
+async def test_many_scripts_at_once(sandbox: Sandbox) -> None:
+    sandbox.limits = Limits(wall_s=5)
+    assert await asyncio.gather(*(sandbox.call("return $n * 2", {"$n": n}) for n in range(40))) == list(range(0, 80, 2))

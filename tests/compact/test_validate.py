@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from switchroom import compact
-from switchroom.errors import Unprocessable
+from switchroom.errors import BadInput, Unprocessable
 
 
 def node(node_id: str, name: str, parent: str | None = None, **inputs: Any) -> dict[str, Any]:
@@ -175,3 +179,52 @@ def test_a_sound_canvas_has_no_finding() -> None:
         START, node("a", "agentAgentflow", agentUserMessage="{{ question }} {{ s.output }}"), edges=(edge("s", "a"),)
     )
     assert compact.validate(body) == []
+
+
+def _places(value: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    yield at
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _places(item, (*at, key))
+
+
+SOUND = canvas(
+    node("s", "startRealtime", startState=[{"key": "k", "value": "v"}]),
+    node("a", "agentRealtime", agentIntents=[{"intent": "X", "examples": ["x"], "slots": [{"name": "n"}]}]),
+    node("c", "conditionRealtime", conditions=[{"value1": "{{question}}", "operation": "equal", "value2": "x"}]),
+    node("i", "iterationRealtime", iterationInput="[1]"),
+    node("r", "directReplyRealtime", "i", directReplyMessage="<p>{{ $iteration }}</p>"),
+    node("l", "loopRealtime", loopBackToNode="a-a", maxLoopCount=3),
+    edges=(edge("s", "a"), edge("a", "c"), edge("c", "i"), edge("c", "l", 1)),
+)
+JUNK = st.sampled_from(
+    [None, True, 0, -1, 1.5, "", "x", "{{", "<p>", "${", [], [[]], {}, {"a": 1}, ["x"], "9" * 30, {"": {}}]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_any_damage_is_answered_with_our_errors(data: st.DataObject) -> None:
+    body = copy.deepcopy(SOUND)
+    for _ in range(data.draw(st.integers(1, 3))):
+        *way, last = data.draw(st.sampled_from([place for place in _places(body) if place]))
+        target: Any = body
+        for step in way:
+            target = target[step]
+        target[last] = copy.deepcopy(data.draw(JUNK))
+    try:
+        graph = compact.compact_canvas(body)
+    except (BadInput, Unprocessable) as error:
+        assert error.detail
+        assert error.faults
+    else:
+        assert compact.read_canvas(compact.expand(graph)) == graph
+        assert compact.from_msgpack(compact.to_msgpack(graph)) == graph
+
+
+def test_a_canvas_nested_too_deep() -> None:
+    deep: Any = "x"
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(BadInput):
+        compact.compact_canvas(canvas(START, node("z", "zebra", odd=deep)))

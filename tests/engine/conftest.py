@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -65,10 +65,8 @@ async def flows(store: Store) -> FlowStore:
 
 
 @pytest.fixture
-async def engine(flows: FlowStore) -> AsyncIterator[Engine]:
-    engine = Engine(flows)
-    yield engine
-    engine.close()
+async def engine(flows: FlowStore) -> Engine:
+    return Engine(flows)
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ async def test_a_work_loop_runs_at_once_and_only_so_often(talk: Open) -> None:
             ),
             "c": ("conditionRealtime", {"conditionExpression": "Number($flow.state.n) >= 4"}),
             "r": reply("Counted to {{ $flow.state.n }}."),
-            "l": loop("f", maxLoopCount=limit) if (limit := 5) else loop("f"),
+            "l": loop("f", maxLoopCount=5),
         },
         [("s", "f"), ("f", "c"), ("c", "r", 0), ("c", "l", 1)],
     )
@@ -280,20 +280,16 @@ async def test_closing_cancels_at_once(flows: FlowStore) -> None:
     assert time.monotonic() - started < 0.5
     assert session.position == "a"
     assert [message.text for message in session.messages] == ["hi"]
-    engine.close()
 
 
 async def test_bounds(flows: FlowStore) -> None:
     async def run(canvas: dict[str, Any], bounds: Bounds, responder: Slow | None = None) -> str:
         engine = Engine(flows, bounds=bounds, responder=responder)
-        try:
-            async for event in engine.run(compact_canvas(canvas), Session(session_id="s"), TurnInput(text="go")):
-                if isinstance(event, TurnFailed):
-                    return event.code
-                if isinstance(event, TurnEnded):
-                    return "ended"
-        finally:
-            engine.close()
+        async for event in engine.run(compact_canvas(canvas), Session(session_id="s"), TurnInput(text="go")):
+            if isinstance(event, TurnFailed):
+                return event.code
+            if isinstance(event, TurnEnded):
+                return "ended"
         return "nothing"
 
     chain = draw({"s": START, "a": reply("aaaa"), "b": reply("bbbb")}, [("s", "a"), ("a", "b")])

@@ -47,6 +47,11 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict=T
     parent: str | None = msgspec.field(name="p", default=None)
     inputs: dict[str, Any] = msgspec.field(name="x", default_factory=dict)
 
+    def rows(self, key: str) -> list[dict[str, Any]]:
+        """An input that is a list of objects, whatever a canvas really has there."""
+        value = self.inputs.get(key)
+        return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
 
 class CompactGraph(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True):
     """A flow as a graph in its canonical form: nodes by ID, edges in order, no layout, no credential.

@@ -76,7 +76,14 @@ def read_canvas(body: object, *, kind: Literal["text", "realtime"] | None = None
 
 
 def read(canvas: Canvas, *, kind: Literal["text", "realtime"] | None = None) -> Reading:
-    """`read_canvas` with the places of everything."""
+    """`read_canvas` with the places of everything. Raises BadInput for a canvas nested too deep."""
+    try:
+        return _read(canvas, kind)
+    except RecursionError:
+        raise _no_canvas("The canvas is nested too deep.", "/nodes") from None
+
+
+def _read(canvas: Canvas, kind: Literal["text", "realtime"] | None) -> Reading:
     faults: list[tuple[str, Fault]] = []
     nodes: dict[str, Node] = {}
     node_at: dict[str, str] = {}
@@ -94,6 +101,9 @@ def read(canvas: Canvas, *, kind: Literal["text", "realtime"] | None = None) -> 
         if not isinstance(node_id, str) or not node_id:
             faults.append(("error", Fault("This node has no `id`: give it one.", at + "/id")))
             continue
+        if ">" in node_id:
+            # It stands between the parts of a position inside of nested flows.
+            faults.append(("error", Fault(f"The ID `{node_id}` has a `>`: rename it.", at + "/id")))
         name, type_ = _word(data.get("name")), _word(data.get("type"))
         kind_name, of_realtime = kind_of(name, type_ or _word(raw.get("type")))
         realtime = True if of_realtime else realtime
@@ -266,7 +276,7 @@ def _edges(
         if not isinstance(raw, dict):
             faults.append(("error", Fault("An edge is an object with `source` and `target`: draw it again.", at)))
             continue
-        source, target = raw.get("source"), raw.get("target")
+        source, target = _word(raw.get("source")), _word(raw.get("target"))
         if source in dropped or target in dropped:
             continue
         missing = [key for key, end in (("source", source), ("target", target)) if end not in nodes]
@@ -276,8 +286,6 @@ def _edges(
             )
             faults.append(("error", Fault(text, f"{at}/{key}")))
         if not missing:
-            assert isinstance(source, str)
-            assert isinstance(target, str)
             found.setdefault((source, _port(raw, nodes[source]), target), at)
     return found
 

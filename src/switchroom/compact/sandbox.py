@@ -1,14 +1,15 @@
 """Runs a flow's JavaScript in QuickJS: no file, no network, no clock but `Date`, under limits of time and memory.
 
-Each evaluation has its own context in a thread of a small pool. The engine's own limit counts CPU time; a wall-clock
+Each evaluation has its own context in a thread of its own. The engine's own limit counts CPU time; a wall-clock
 limit above it holds also where a native function of the engine does not look at its clock.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import msgspec
@@ -40,26 +41,59 @@ class Limits(NamedTuple):
 
 
 class Sandbox:
-    """A pool of threads for scripts. `close` when done."""
+    """Runs scripts, `threads` of them at a time, each in a thread of its own.
+
+    A native function of the engine can run on past every limit without looking at its clock (joining a sparse array of
+    a hundred million items). Such a thread is left behind, daemonic, and counted: beyond `MAX_STUCK` new scripts are
+    refused until one ends.
+    """
+
+    MAX_STUCK = 16
 
     def __init__(self, limits: Limits | None = None, *, threads: int = 4) -> None:
         self.limits = limits or Limits()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="flow-js")
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.stuck = 0
+        self._slots = asyncio.Semaphore(threads)
 
     async def call(self, body: str, bound: Mapping[str, Any]) -> Any:
         """Runs `body` as the body of a function whose parameters are `bound` (JSON values). Gives what it returns.
 
         Raises ScriptError."""
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._pool, run, body, dict(bound), self.limits)
+        if self.stuck >= self.MAX_STUCK:
+            raise ScriptError(f"{self.stuck} earlier scripts have not ended yet.", code="scripts_stuck")
         try:
-            return await asyncio.wait_for(asyncio.shield(future), self.limits.wall_s)
+            async with asyncio.timeout(self.limits.wall_s), self._slots:
+                return await self._in_thread(body, dict(bound))
         except TimeoutError:
-            future.add_done_callback(lambda done: done.cancelled() or done.exception())
             raise ScriptError(f"The script ran longer than {self.limits.wall_s * 1000:.0f} ms.") from None
+
+    async def _in_thread(self, body: str, bound: dict[str, Any]) -> Any:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Any] = loop.create_future()
+
+        def settle(value: Any, error: BaseException | None) -> None:
+            if done.cancelled():
+                self.stuck -= 1
+            elif error is not None:
+                done.set_exception(error)
+            else:
+                done.set_result(value)
+
+        def work() -> None:
+            value, error = None, None
+            try:
+                value = run(body, bound, self.limits)
+            except BaseException as raised:  # all of it belongs to who waits
+                error = raised
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(settle, value, error)
+
+        threading.Thread(target=work, name="flow-js", daemon=True).start()
+        try:
+            return await done
+        finally:
+            if done.cancelled():
+                self.stuck += 1
 
 
 def run(body: str, bound: Mapping[str, Any], limits: Limits) -> Any:

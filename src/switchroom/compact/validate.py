@@ -158,8 +158,7 @@ def _unreached(reading: Reading) -> Iterator[Finding]:
 
 
 def _declared_state(graph: CompactGraph) -> set[str]:
-    rows = [row for node in graph.starts for row in node.inputs.get("state") or [] if isinstance(row, dict)]
-    return {str(row.get("key", "")).split(".", 1)[0] for row in rows}
+    return {str(row.get("key", "")).split(".", 1)[0] for node in graph.starts for row in node.rows("state")}
 
 
 def _node(node: Node, graph: CompactGraph, declared: set[str]) -> Iterator[tuple[Literal["error", "warning"], str]]:
@@ -171,8 +170,7 @@ def _node(node: Node, graph: CompactGraph, declared: set[str]) -> Iterator[tuple
     elif node.kind == "executeFlow" and not node.inputs.get("flow"):
         yield "error", f"The Execute Flow `{label}` names no flow: choose one."
     elif node.kind == "customFunction" and isinstance(node.inputs.get("code"), str):
-        rows = node.inputs.get("variables") or []
-        names = tuple("$" + str(row["name"]).lstrip("$") for row in rows if isinstance(row, dict) and row.get("name"))
+        names = tuple("$" + str(row["name"]).lstrip("$") for row in node.rows("variables") if row.get("name"))
         fault = sandbox.syntax_fault(node.inputs["code"], tuple(dict.fromkeys((*_FUNCTION_NAMES, *names))))
         if fault:
             yield "error", f"The function of `{label}` does not parse ({fault}): correct it."
@@ -186,15 +184,15 @@ def _node(node: Node, graph: CompactGraph, declared: set[str]) -> Iterator[tuple
                     "warning",
                     f"`{label}` reads the state key `{key}`, which Start does not declare: declare it there.",
                 )
-    for row in node.inputs.get("updateState") or []:
-        key = str(row.get("key", "")).split(".", 1)[0] if isinstance(row, dict) else ""
+    for row in node.rows("updateState"):
+        key = str(row.get("key", "")).split(".", 1)[0]
         if key and key not in declared:
             yield "warning", f"`{label}` updates the state key `{key}`, which Start does not declare: declare it there."
 
 
 def _loop(node: Node, graph: CompactGraph, label: str) -> Iterator[tuple[Literal["error", "warning"], str]]:
     to, limit = node.inputs.get("to"), node.inputs.get("max")
-    if not to:
+    if not isinstance(to, str) or not to:
         yield "error", f"The Loop `{label}` has no target: choose the node that it goes back to."
     elif to not in graph.by_id:
         yield "error", f"The Loop `{label}` goes back to `{to}`, which is not a node of the canvas: choose another."
@@ -210,7 +208,7 @@ def _loop(node: Node, graph: CompactGraph, label: str) -> Iterator[tuple[Literal
 
 
 def _condition(node: Node, graph: CompactGraph, label: str) -> Iterator[tuple[Literal["error", "warning"], str]]:
-    rows = [row for row in node.inputs.get("conditions") or [] if isinstance(row, dict)]
+    rows = node.rows("conditions")
     sources = [node.inputs.get("expression"), *(row.get("expression") for row in rows)]
     for source in sources:
         fault = expressions.fault_of(source) if isinstance(source, str) else None

@@ -31,7 +31,7 @@ class Engine:
     """Runs one turn at a time of any number of conversations.
 
     `responder` answers for Agents; the embedded one if none is given. `variables` is what `{{$vars.x}}` reads in every
-    flow, under the flow's own. `close` when done.
+    flow, under the flow's own.
     """
 
     def __init__(
@@ -48,9 +48,6 @@ class Engine:
         self._variables = dict(variables or {})
         self._bounds = bounds or Bounds()
         self._sandbox = sandbox or Sandbox()
-
-    def close(self) -> None:
-        self._sandbox.close()
 
     async def run(
         self, graph: CompactGraph, session: Session, turn: TurnInput, *, variables: Mapping[str, Any] | None = None

@@ -133,8 +133,8 @@ def seed_state(graph: CompactGraph, given: dict[str, Any]) -> dict[str, Any]:
     """The first state: what Start declares, with what came with the call merged over it."""
     declared: dict[str, Any] = {}
     for start in graph.starts:
-        for row in start.inputs.get("state") or []:
-            if isinstance(row, dict) and row.get("key"):
+        for row in start.rows("state"):
+            if row.get("key"):
                 set_path(declared, str(row["key"]), _declared(row.get("value", "")))
     return merge(declared, copy.deepcopy(given))
 

@@ -69,9 +69,7 @@ class Llm:
     params: ClassVar[type[msgspec.Struct]] = LlmParams
 
     def listens(self, node: Node) -> bool:
-        return not node.inputs.get("input") and all(
-            not isinstance(row, dict) or row.get("role") != "user" for row in node.inputs.get("messages") or []
-        )
+        return not node.inputs.get("input") and all(row.get("role") != "user" for row in node.rows("messages"))
 
     async def run(self, step: Step) -> Result:
         if step.may_wait and not step.fresh and self.listens(step.node):
