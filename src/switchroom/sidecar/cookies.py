@@ -142,9 +142,12 @@ class CookieFile:
     def _seal(self, plain: bytes) -> bytes:
         if self._key is None:
             return plain
-        salt = next(iter(self._derived), None) or os.urandom(_SALT_BYTES)
+        if not self._derived:
+            salt = os.urandom(_SALT_BYTES)
+            self._derived = {salt: self._derive(salt)}
+        ((salt, cipher),) = self._derived.items()
         nonce = os.urandom(_NONCE_BYTES)
-        return _MAGIC + salt + nonce + self._cipher(salt).encrypt(nonce, plain, _MAGIC + salt)
+        return _MAGIC + salt + nonce + cipher.encrypt(nonce, plain, _MAGIC + salt)
 
     def _open_sealed(self, raw: bytes) -> bytes:
         if not raw.startswith(_MAGIC):
@@ -154,18 +157,20 @@ class CookieFile:
         if self._key is None:
             raise Unavailable("The cookie file is encrypted and no key is set.", code="cookie_file_unreadable")
         salt, rest = raw[len(_MAGIC) :][:_SALT_BYTES], raw[len(_MAGIC) + _SALT_BYTES :]
+        cipher = self._derived.get(salt) or self._derive(salt)
         try:
-            return self._cipher(salt).decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], _MAGIC + salt)
+            plain = cipher.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], _MAGIC + salt)
         except (InvalidTag, ValueError) as error:
             raise Unavailable(
                 "The cookie file cannot be decrypted with the key that is set.", code="cookie_file_unreadable"
             ) from error
+        # The salt of a file that opened is used on, so that the key is derived once a process.
+        self._derived = {salt: cipher}
+        return plain
 
-    def _cipher(self, salt: bytes) -> AESGCM:
+    def _derive(self, salt: bytes) -> AESGCM:
         assert self._key is not None
-        if salt not in self._derived:
-            self._derived[salt] = AESGCM(Scrypt(salt=salt, length=32, n=_SCRYPT_N, r=8, p=1).derive(self._key))
-        return self._derived[salt]
+        return AESGCM(Scrypt(salt=salt, length=32, n=_SCRYPT_N, r=8, p=1).derive(self._key))
 
     @contextmanager
     def _only_writer(self) -> Iterator[None]:
