@@ -13,7 +13,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from switchroom.sidecar import SidecarSettings, build_sidecar
+from switchroom.sidecar.app import build_sidecar
+from switchroom.sidecar.settings import SidecarSettings
 from switchroom.store import Store
 
 SECRET = "open sesame"

@@ -3,44 +3,56 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from copy import deepcopy
 
 import trafilatura
-from selectolax.lexbor import LexborHTMLParser
 from trafilatura.settings import DEFAULT_CONFIG
+
+from switchroom.crawler.markdown import plain_markdown
+
+# It warns about every page it finds no article in; that is no event of ours.
+logging.getLogger("trafilatura").setLevel(logging.ERROR)
 
 # The library drops structure (tables, links) from what it finds shorter than this; many real pages are short.
 _CONFIG = deepcopy(DEFAULT_CONFIG)
 _CONFIG["DEFAULT"]["MIN_EXTRACTED_SIZE"] = "1"
-_LEFT_OUT = 0.3
+_ENOUGH = 0.5
+_ENOUGH_OF_MAIN = 0.85
+_MARKS = re.compile(r"\]\([^)]*\)|[\s#*|`>\[-]+")
 
 _LINES = re.compile(r"\n{3,}")
 
 
 def to_markdown(html: str, url: str, title: str) -> str:
-    """The page's main content as Markdown, with its `title` as the first heading; costs 2–5 ms of CPU a page.
+    """The page's content as Markdown, with its `title` as the first heading; costs 2–5 ms of CPU a page.
 
-    The quick extraction is taken unless it leaves most of the visible text out; where there is no article at all, the
-    visible text is taken paragraph by paragraph, so that a page is never lost for being short.
+    An extractor picks the article. Where that leaves out too much of what the page itself marks as its main content,
+    or more than half of the words outside navigation, footer and asides, the page is no article and all of it is taken.
     """
-    body = _extract(html, url, quick=True)
-    plain = _plain(html)
-    if len(body) < _LEFT_OUT * len(plain):
-        body = max(body, _extract(html, url, quick=False), key=len)
-    body = (body or plain).strip()
+    body = _extract(html, url)
+    whole, marked = plain_markdown(html, url)
+    if _words(body) < (_ENOUGH_OF_MAIN if marked else _ENOUGH) * _words(whole):
+        body = whole
+    body = body.strip()
     if title and not body.startswith("# "):
         body = f"# {title}\n\n{body}"
     return _LINES.sub("\n\n", body).strip() + "\n"
 
 
-def _extract(html: str, url: str, *, quick: bool) -> str:
+def _words(markdown: str) -> int:
+    """The letters of a text, without what Markdown and links add."""
+    return len(_MARKS.sub("", markdown))
+
+
+def _extract(html: str, url: str) -> str:
     return (
         trafilatura.extract(
             html,
             url=url,
             output_format="markdown",
-            fast=quick,
+            fast=True,
             favor_recall=True,
             include_links=True,
             include_tables=True,
@@ -68,12 +80,3 @@ def _quoted(value: str) -> str:
     """A YAML double-quoted scalar."""
     clean = re.sub(r"[\x00-\x1f\x7f\u2028\u2029]+", " ", value).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{clean}"'
-
-
-def _plain(html: str) -> str:
-    tree = LexborHTMLParser(html)
-    tree.strip_tags(["script", "style", "noscript", "template", "svg", "head", "nav"])
-    if tree.body is None:
-        return ""
-    lines = (line.strip() for line in tree.body.text(separator="\n").splitlines())
-    return "\n\n".join(line for line in lines if line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 from collections.abc import AsyncIterator
@@ -99,7 +100,7 @@ async def _readyz(request: web.Request) -> web.Response:
         await request.app[TOOLS].store.call("PING")
     except OSError as error:
         raise Unavailable("The store does not answer.", code="store_unavailable") from error
-    browser = find_chromium(request.app[SETTINGS].chromium)
+    browser = await asyncio.to_thread(find_chromium, request.app[SETTINGS].chromium)
     try:
         cookies = len((await request.app[COOKIES].read()).cookies)
     except Unavailable as error:
