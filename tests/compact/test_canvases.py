@@ -256,3 +256,19 @@ def test_the_realtime_palette_has_its_eight_kinds() -> None:
         "Execute Flow",
         "Direct Reply",
     ]
+
+
+def test_looser_spellings_of_values() -> None:
+    inputs = {
+        "agentEnableMemory": "true",
+        "agentMemoryWindowSize": "12",
+        "agentFallback": 7,
+        "agentIntents": '[{"intent": "A", "examples": "one\\ntwo"}]',
+    }
+    graph = compact.read_canvas({"nodes": [{"id": "a", "data": {"name": "agentRealtime", "inputs": inputs}}]})
+    assert graph.nodes[0].inputs == {
+        "memory": True,
+        "window": 12,
+        "fallback": "7",
+        "intents": [{"intent": "A", "examples": ["one", "two"]}],
+    }

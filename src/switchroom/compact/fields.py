@@ -42,6 +42,8 @@ class Field(NamedTuple):
     aliases: tuple[str, ...] = ()
     config: bool = False
     """A settings object named `<wire>Config` belongs to it."""
+    free: bool = False
+    """Any JSON value may stand there, not only a text."""
 
 
 class Kind(NamedTuple):
@@ -66,7 +68,7 @@ class Kind(NamedTuple):
 
 
 def state(prefix: str) -> Field:
-    items = (Field("key", "key", label="Key"), Field("value", "value", label="Value"))
+    items = (Field("key", "key", label="Key"), Field("value", "value", label="Value", free=True))
     return Field("updateState", f"{prefix}UpdateState", "array", "Update Flow State", items=items)
 
 
@@ -135,7 +137,7 @@ INTENTS = Field(
             "updateState",
             "array",
             "Update Flow State",
-            items=(Field("key", "key", label="Key"), Field("value", "value", label="Value")),
+            items=(Field("key", "key", label="Key"), Field("value", "value", label="Value", free=True)),
         ),
     ),
 )
@@ -177,4 +179,4 @@ VECTORS = Field(
     ),
 )
 
-PAIRS = (Field("key", "key", label="Key"), Field("value", "value", label="Value"))
+PAIRS = (Field("key", "key", label="Key"), Field("value", "value", label="Value", free=True))

@@ -16,7 +16,24 @@ from switchroom.compact.fields import (
     talker,
 )
 
-__all__ = ["KINDS"]
+__all__ = ["KINDS", "OPERATIONS"]
+
+OPERATIONS = (
+    "contains",
+    "endsWith",
+    "equal",
+    "isEmpty",
+    "larger",
+    "largerEqual",
+    "notContains",
+    "notEmpty",
+    "notEqual",
+    "regex",
+    "smaller",
+    "smallerEqual",
+    "startsWith",
+)
+"""Of texts and of numbers."""
 
 KINDS: tuple[Kind, ...] = (
     Kind(
@@ -40,7 +57,9 @@ KINDS: tuple[Kind, ...] = (
                     Field("type", "type", "options", "Type", "string", ("string", "number", "boolean", "options")),
                     Field("label", "label", label="Label"),
                     Field("name", "name", label="Variable Name"),
-                    Field("options", "addOptions", "array", "Add Options", items=(Field("option", "option"),)),
+                    Field(
+                        "options", "addOptions", "array", "Add Options", items=(Field("option", "option", free=True),)
+                    ),
                 ),
             ),
             Field("ephemeral", "startEphemeralMemory", "boolean", "Ephemeral Memory"),
@@ -94,9 +113,9 @@ KINDS: tuple[Kind, ...] = (
                 "Conditions",
                 items=(
                     Field("type", "type", "options", "Type", "string", ("string", "number", "boolean", "expression")),
-                    Field("value1", "value1", label="Value 1"),
-                    Field("operation", "operation", "options", "Operation", "equal"),
-                    Field("value2", "value2", label="Value 2"),
+                    Field("value1", "value1", label="Value 1", free=True),
+                    Field("operation", "operation", "options", "Operation", "equal", OPERATIONS),
+                    Field("value2", "value2", label="Value 2", free=True),
                     Field("expression", "expression", "code", "JavaScript expression"),
                 ),
             ),
@@ -145,7 +164,7 @@ KINDS: tuple[Kind, ...] = (
         "#9C89B8",
         1,
         "one",
-        (Field("input", "iterationInput", label="Array Input"),),
+        (Field("input", "iterationInput", label="Array Input", free=True),),
         realtime=True,
         canvas_type="iteration",
     ),
@@ -231,7 +250,7 @@ KINDS: tuple[Kind, ...] = (
                 "toolInputArgs",
                 "array",
                 "Tool Input Arguments",
-                items=(Field("name", "inputArgName", "reference"), Field("value", "inputArgValue")),
+                items=(Field("name", "inputArgName", "reference"), Field("value", "inputArgValue", free=True)),
             ),
             state("tool"),
         ),
@@ -273,7 +292,7 @@ KINDS: tuple[Kind, ...] = (
             Field(
                 "bodyType", "bodyType", "options", "Body Type", None, ("json", "raw", "formData", "xWwwFormUrlencoded")
             ),
-            Field("body", "body", label="Body"),
+            Field("body", "body", label="Body", free=True),
             Field(
                 "response", "responseType", "options", "Response Type", None, ("json", "text", "arraybuffer", "base64")
             ),
@@ -293,7 +312,7 @@ KINDS: tuple[Kind, ...] = (
                 "customFunctionInputVariables",
                 "array",
                 "Input Variables",
-                items=(Field("name", "variableName"), Field("value", "variableValue")),
+                items=(Field("name", "variableName"), Field("value", "variableValue", free=True)),
             ),
             Field("code", "customFunctionJavascriptFunction", "code", "Javascript Function"),
             state("customFunction"),

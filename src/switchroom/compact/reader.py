@@ -11,10 +11,12 @@ from switchroom.compact.model import VERSION, CompactGraph, Edge, Node
 from switchroom.compact.palette import BY_NAME, kind_of
 from switchroom.compact.richtext import plain
 from switchroom.compact.secrets import is_secret_name, scrub_pairs, scrub_text
+from switchroom.compact.templates import as_text
 from switchroom.errors import BadInput, Fault
 
 __all__ = ["Canvas", "Reading", "open_canvas", "read", "read_canvas"]
 
+_TEXTS = frozenset({"string", "options", "code", "reference", "model", "node"})
 _YES = frozenset({"0", "true", "proceed", "yes", "then", "if"})
 _NO = frozenset({"1", "false", "reject", "no", "else"})
 
@@ -199,7 +201,11 @@ def _value(value: Any, field: Field) -> Any:
         if field.type == "json":
             return _parsed_json(scrub_text(value))
         text = scrub_text(plain(value))
+        if field.type == "boolean":
+            return {"true": True, "false": False}.get(text.strip().lower(), text)
         return _number(text) if field.type == "number" else text
+    if isinstance(value, (bool, int, float)) and field.type in _TEXTS and not field.free:
+        return as_text(value)
     if isinstance(value, list) and field.type != "json":
         rows = [_row(item, field.items) for item in value]
         return [row for row in rows if not _empty(row)]
@@ -213,8 +219,12 @@ def _parsed_array(value: str, field: Field) -> Any:
     try:
         parsed = msgspec.json.decode(value)
     except msgspec.DecodeError:
-        return scrub_text(plain(value))
-    return _value(parsed, field) if isinstance(parsed, list) else scrub_text(plain(value))
+        parsed = None
+    if isinstance(parsed, list):
+        return _value(parsed, field)
+    text = scrub_text(plain(value))
+    # A list of texts may be written one a line.
+    return text if field.items else [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def _parsed_json(value: str) -> Any:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 from switchroom.compact import expressions, sandbox, templates
+from switchroom.compact.fields import Field
+from switchroom.compact.kinds import OPERATIONS
 from switchroom.compact.model import CompactGraph, Node
 from switchroom.compact.palette import BY_NAME
 from switchroom.compact.reader import Reading, open_canvas, read
@@ -174,6 +176,8 @@ def _node(node: Node, graph: CompactGraph, declared: set[str]) -> Iterator[tuple
         fault = sandbox.syntax_fault(node.inputs["code"], tuple(dict.fromkeys((*_FUNCTION_NAMES, *names))))
         if fault:
             yield "error", f"The function of `{label}` does not parse ({fault}): correct it."
+    for what in _misshapen(node.inputs, BY_NAME[node.kind].fields):
+        yield "error" if BY_NAME[node.kind].realtime else "warning", f"In `{label}`, {what}: set it again."
     for text in dict.fromkeys(_texts(node.inputs)):
         for part in templates.parse(text) if "{{" in text else ():
             if isinstance(part, templates.Ref):
@@ -216,6 +220,10 @@ def _condition(node: Node, graph: CompactGraph, label: str) -> Iterator[tuple[Li
             yield "error", f"The expression of `{label}` does not parse ({fault}): correct it."
     if not rows and not isinstance(node.inputs.get("expression"), str):
         yield "warning", f"The Condition `{label}` has no condition: it always takes its last output."
+    for row in rows:
+        operation = row.get("operation", "equal")
+        if operation not in OPERATIONS:
+            yield "error", f"The Condition `{label}` has the unknown operation `{operation}`: choose another."
     last = len(rows) if rows else 1
     for _, port, _ in graph.ways_on.get(node.id, ()):
         if not isinstance(port, int) or port > last:
@@ -240,6 +248,27 @@ def _reference(
     text = f"`{label}` has the template `{ref.text}`, but nothing is called `{head}`: correct the name."
     # A lone word may be meant for a model's own prompt format; a path with a node's look is a broken reference.
     yield "warning", text
+
+
+def _misshapen(inputs: dict[str, Any], fields: tuple[Field, ...]) -> Iterator[str]:
+    """What is of another shape than its declaration says."""
+    for field in fields:
+        value = inputs.get(field.name)
+        if value is None or field.free or field.type == "json":
+            continue
+        if field.type == "array":
+            rows = value if isinstance(value, list) else None
+            if rows is None or not all(isinstance(row, dict if field.items else str) for row in rows):
+                yield f"`{field.wire}` is not a list of {'objects' if field.items else 'texts'}"
+                continue
+            for row in rows if field.items else ():
+                yield from _misshapen(row, field.items)
+        elif field.type == "number":
+            template = isinstance(value, str) and "{{" in value
+            if not template and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                yield f"`{field.wire}` is not a number"
+        elif not isinstance(value, bool if field.type == "boolean" else str):
+            yield f"`{field.wire}` is not {'true or false' if field.type == 'boolean' else 'a text'}"
 
 
 def _texts(value: Any) -> Iterator[str]:

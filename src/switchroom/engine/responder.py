@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -24,8 +24,8 @@ class SlotSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A detail that an intent needs. `type` is `digits` (`least` to `most` of them), `name`, `date` or `text`;
     `ask` is what to say when it was not heard."""
 
-    name: str
-    type: Literal["digits", "number", "name", "date", "text"] = "text"
+    name: str = ""
+    type: str = "text"
     ask: str = ""
     least: int = msgspec.field(name="min", default=1)
     most: int = msgspec.field(name="max", default=32)
@@ -34,7 +34,7 @@ class SlotSpec(msgspec.Struct, frozen=True, kw_only=True):
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
     """Something that a caller may want: phrases that mean it, the details it needs, the reply (a template)."""
 
-    intent: str
+    intent: str = ""
     examples: list[str] = []
     slots: list[SlotSpec] = []
     reply: str = ""
