@@ -57,7 +57,7 @@ def parts(make_services: MakeServices) -> Services:
 
 @pytest.fixture
 async def client(parts: Services, aiohttp_client: Callable[..., Awaitable[TestClient]]) -> TestClient:
-    """An HTTP client of an open gateway."""
+    """An HTTP client of an open gateway (aiohttp's test server cancels handlers, as the composition does)."""
     return await aiohttp_client(build_gateway(parts))
 
 

@@ -218,6 +218,20 @@ async def test_closing_a_lost_call_loses_no_write_of_its_holder(executions: Exec
     assert stored.nodes == [{"turn": saved}]
 
 
+async def test_turns_of_a_dead_process_are_closed(executions: Executions) -> None:
+    lost = row(kind="turn", created_ms=1000)
+    others = [row(kind="turn", created_ms=5000), row(created_ms=1000), row(kind="turn", created_ms=1500)]
+    for one in (lost, *others):
+        await executions.begin(one)
+    await executions.finish(others[2], ExecutionState.FINISHED)
+    assert await executions.close_lost_turns(2000) == 1
+    assert await executions.close_lost_turns(2000) == 0
+    stored = await executions.get(lost.id)
+    assert stored is not None and stored.state is ExecutionState.TIMEOUT and "died" in stored.detail
+    states = [found.state for one in others if (found := await executions.get(one.id)) is not None]
+    assert states == [ExecutionState.INPROGRESS, ExecutionState.INPROGRESS, ExecutionState.FINISHED]
+
+
 async def test_prune_keeps_what_is_young_or_runs(executions: Executions, blobs: Blobs) -> None:
     name, path = await asyncio.to_thread(blobs.new, "wav")
     old = [row(created_ms=1000 + i) for i in range(450)]

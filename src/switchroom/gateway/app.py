@@ -23,7 +23,10 @@ READY_TIMEOUT_S = 3.0
 
 
 def build_gateway(parts: Services) -> web.Application:
-    """The application over `parts`. Raises `TypeError` for a route whose handler declares no operation."""
+    """The application over `parts`. Raises `TypeError` for a route whose handler declares no operation.
+
+    To be served with `handler_cancellation=True`: a client that leaves then ends its turn or its long poll at once.
+    """
     app = web.Application(middlewares=[_access], client_max_size=parts.max_canvas_bytes)
     install_problems(app)
     app.on_response_prepare.append(_challenge)

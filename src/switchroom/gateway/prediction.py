@@ -20,7 +20,6 @@ from switchroom.engine.session import Session
 from switchroom.errors import BadInput, Fault, SwitchroomError, TimedOut
 from switchroom.gateway.executions import executed_data
 from switchroom.gateway.operation import operation
-from switchroom.gateway.presence import while_connected
 from switchroom.gateway.reply import invalid_body, json_reply
 from switchroom.gateway.services import Services, known_flow, services
 from switchroom.gateway.sessions import held_session
@@ -95,12 +94,11 @@ async def predict(request: web.Request) -> web.StreamResponse:
         if question.form is not None and not session.started:
             session.form = question.form
         turn = Turn(parts, flow, session, question)
-        async with while_connected(request):
-            if question.streaming in (True, "true"):
-                return await _stream(request, turn)
-            async for _ in turn.run():
-                pass
-            return json_reply(turn.answer())
+        if question.streaming in (True, "true"):
+            return await _stream(request, turn)
+        async for _ in turn.run():
+            pass
+        return json_reply(turn.answer())
 
 
 @operation(None, "Whether a flow can stream: every one can", tag="prediction", replies={200: dict[str, bool]})

@@ -7,7 +7,6 @@ outside it, written before a row and only ever hints: which flow an ID belongs t
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 
@@ -16,8 +15,6 @@ import msgspec
 from switchroom.records import scripts
 from switchroom.records.model import Execution, ExecutionState, Recording, is_final, state_of_end
 from switchroom.store import Blobs, Store, keys
-
-log = logging.getLogger(__name__)
 
 STATES = tuple(ExecutionState)
 """A row keeps its state as its place here (from 1), which is also the order of the state indexes' keys."""
@@ -162,17 +159,36 @@ class Executions:
         Returns how many rows were ended: 0 if there was none or it ended by itself meanwhile.
         """
         lost = [row for row in await self.find(flow_id, task_id) if row.attempt == attempt and not is_final(row.state)]
+        return await self._close(lost, reason, detail)
+
+    async def close_lost_turns(self, before_ms: int) -> int:
+        """End the text turns that began before this Unix time and still run: their process died. How many there were.
+
+        `before_ms` is longer ago than a turn may take.
+        """
+        closed = 0
+        wanted = ExecutionFilter(state=ExecutionState.INPROGRESS, end_ms=before_ms - 1)
+        for flow_id in await self._flows(wanted):
+            ids = await self._ids(flow_id, wanted, 0, _CHUNK)
+            rows = await self._rows(flow_id, [one for one, _ in ids])
+            lost = [row for row in rows if row is not None and row.kind == "turn"]
+            closed += await self._close(lost, "timeout", "The process that ran this turn died.")
+        return closed
+
+    async def _close(self, rows: Sequence[Execution], reason: str, detail: str) -> int:
         state = state_of_end(reason)
         end = _encode(_End(state=state, reason=reason, detail=detail, at_ms=_now_ms()))
-        state_keys = [keys.execution_index(flow_id, "state", one) for one in STATES]
         replies = await asyncio.gather(
             *(
                 self._store.run(
                     scripts.CLOSE,
-                    keys=[keys.execution(flow_id, row.id), *state_keys],
+                    keys=[
+                        keys.execution(row.flow_id, row.id),
+                        *(keys.execution_index(row.flow_id, "state", one) for one in STATES),
+                    ],
                     args=[row.id, _number(state), end, *_FINAL],
                 )
-                for row in lost
+                for row in rows
             )
         )
         return sum(replies)
@@ -188,8 +204,6 @@ class Executions:
                 gone = await self.delete(row.id for row in rows if is_final(row.state))
                 pruned += gone
                 offset += len(ids) - gone
-        if pruned:
-            log.info("executions pruned", extra={"count": pruned, "older_than_ms": older_than_ms})
         return pruned
 
     async def _write(self, row: Execution, *, create: bool = False) -> bool:
