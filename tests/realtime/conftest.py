@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from switchroom.realtime.ears import SpeechParts
 from switchroom.realtime.settings import MediaSettings
-from switchroom.store import Blobs
+from switchroom.store import Blobs, Store
 
 
 @pytest.fixture
@@ -19,16 +20,26 @@ def blobs(data_dir: Path) -> Blobs:
     return Blobs(data_dir / "blobs")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def settings() -> MediaSettings:
     return MediaSettings(media_loopback=True, drain_s=2.0, reconnect_grace_s=4.0)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def parts(settings: MediaSettings) -> AsyncIterator[SpeechParts]:
+    """The speech models, loaded once a file: its tests share one event loop."""
     parts = await SpeechParts.load(settings)
     yield parts
     await parts.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def room_store(server_url: str) -> AsyncIterator[Store]:
+    """As `store`, on the file's event loop."""
+    store = await Store.connect(server_url)
+    await store.call("FLUSHALL")
+    yield store
+    await store.close()
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -5,23 +5,27 @@ from __future__ import annotations
 import asyncio
 import time
 import wave
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import pytest_asyncio
 from aiohttp import web
 
 from switchroom.engine import FlowStore
 from switchroom.errors import Conflict, NotFound, SwitchroomError, Unavailable
-from switchroom.queue import EndReason, NewCall, Queue, Rules, State
+from switchroom.queue import EndReason, Feed, NewCall, Queue, Rules, State
 from switchroom.realtime import MediaSettings, SignalClient
 from switchroom.realtime.client import CallReport, place_call
-from switchroom.realtime.worker import run_media
+from switchroom.realtime.ears import SpeechParts
+from switchroom.realtime.worker import MediaWorker
 from switchroom.records import Executions
 from switchroom.records.model import Execution, ExecutionState
 from switchroom.store import Blobs, Store
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WAVS = [EXAMPLES / f"caller-{name}.wav" for name in ("1-invoice", "2-order-number", "3-operator")]
@@ -33,8 +37,10 @@ RULES = Rules(lines=1)
 class House:
     """A store, a flow, media processes, and the one HTTP route that a caller needs."""
 
-    def __init__(self, store: Store, blobs: Blobs, settings: MediaSettings) -> None:
+    def __init__(self, store: Store, parts: SpeechParts, blobs: Blobs, settings: MediaSettings) -> None:
         self.store, self.blobs, self.settings = store, blobs, settings
+        self.parts = parts
+        self.feed = Feed(store)
         self.queue = Queue(store)
         self.signal = SignalClient(store)
         self.executions = Executions(store, blobs)
@@ -44,7 +50,8 @@ class House:
 
     async def start_media(self) -> asyncio.Task[None]:
         stop = asyncio.Event()
-        task = asyncio.create_task(run_media(self.store, blobs=self.blobs, settings=self.settings, stop=stop))
+        worker = MediaWorker(self.store, blobs=self.blobs, settings=self.settings, parts=self.parts, feed=self.feed)
+        task = asyncio.create_task(worker.run(stop))
         known = {process.id for process in await self.signal.media()}
         while not {process.id for process in await self.signal.media()} - known:
             assert not task.done(), task
@@ -82,16 +89,17 @@ class House:
         return place_call(self.url, self.flow_id, task_id, wavs, record, loopback=True, **options)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def house(
-    store: Store,
+    room_store: Store,
+    parts: SpeechParts,
     blobs: Blobs,
     settings: MediaSettings,
     canvas: dict[str, Any],
     short_canvas: dict[str, Any],
-    aiohttp_server: Callable[..., Awaitable[Any]],
 ) -> AsyncIterator[House]:
-    house = House(store, blobs, settings)
+    store = room_store
+    house = House(store, parts, blobs, settings)
     for flow_id, drawn in ((FLOW, canvas), (SHORT, short_canvas)):
         await FlowStore(store).save(drawn, flow_id=flow_id)
         await house.queue.configure(flow_id, RULES)
@@ -111,10 +119,15 @@ async def house(
     app = web.Application()
     app.router.add_post("/api/v1/openai-realtime/{flow}/calls", offer)
     app.router.add_delete("/api/v1/openai-realtime/{flow}/calls/{call}", hang_up)
-    server = await aiohttp_server(app)
-    house.url = str(server.make_url("/"))
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    house.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     yield house
     await house.stop_media()
+    await house.feed.close()
+    await runner.cleanup()
 
 
 def sides(path: Path) -> tuple[Any, Any, int]:

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 _PREROLL_WINDOWS = 10
 _MAX_UTTERANCE_S = 30
 _BACKLOG_FRAMES = 250
+_MIN_VOICED_WINDOWS = 5
+"""Less voice than this (160 ms) is no word: the recogniser, asked, would make one up ("You")."""
 
 
 class SpeechParts:
@@ -87,6 +89,7 @@ class Ears:
         self._preroll: deque[Floats] = deque(maxlen=_PREROLL_WINDOWS)
         self._windows: list[Floats] = []
         self._started = 0.0
+        self._voiced = 0
         self._ahead: asyncio.Task[str] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.frames_dropped = 0
@@ -130,10 +133,12 @@ class Ears:
         if cue is Cue.STARTED:
             self._windows = [*self._preroll, window]
             self._preroll.clear()
+            self._voiced = self._endpointer.onset_windows
             self._started = arrived - (_PREROLL_WINDOWS // 3) * WINDOW_MS / 1000
             self._listener.speech_started()
             return
         self._windows.append(window)
+        self._voiced += probability >= self._endpointer.keep_threshold
         if cue is Cue.PAUSED:
             self._decode_ahead()
         elif cue is Cue.RESUMED:
@@ -146,6 +151,8 @@ class Ears:
             self._end(arrived)
 
     def _decode_ahead(self) -> None:
+        if self._voiced < _MIN_VOICED_WINDOWS:
+            return
         started = self._started
         task = asyncio.get_running_loop().create_task(
             self._parts.recogniser.transcribe(np.concatenate(self._windows)), name="decode-ahead"
@@ -162,9 +169,13 @@ class Ears:
 
     def _end(self, arrived: float) -> None:
         self._listener.speech_ended()
-        silence_s = (self._hangover_windows()) * WINDOW_MS / 1000
+        silence_s = self._hangover_windows() * WINDOW_MS / 1000
         ahead, self._ahead = self._ahead, None
         audio, self._windows = np.concatenate(self._windows), []
+        if self._voiced < _MIN_VOICED_WINDOWS:
+            ended = arrived - silence_s
+            self._listener.heard(Heard(text="", started=self._started, ended=ended, endpoint=arrived, decoded=arrived))
+            return
         task = asyncio.get_running_loop().create_task(
             self._finish(ahead, audio, self._started, arrived - silence_s, arrived), name="decode"
         )

@@ -97,6 +97,7 @@ class LocalEngine:
         self._left = False
         self._zero = time.monotonic()
         self._agent_from: float | None = None
+        self._hushed_at: float | None = None
         self._playout: Playout | None = None
         self._emit: Emit = _nobody
 
@@ -148,6 +149,7 @@ class LocalEngine:
         self._emit(CallerSpeaking(active=True))
         if self._playout is not None and not (self._turn and self._turn.outcome in ("finished", "failed")):
             self._playout.pause(_CALLER)
+            self._hushed_at = time.monotonic()
 
     def speech_ended(self) -> None:
         self._emit(CallerSpeaking(active=False))
@@ -190,6 +192,7 @@ class LocalEngine:
         turn = self._turn
         if not utterance.text:
             self._playout.resume(_CALLER)  # a noise: the agent goes on where it was
+            self._hushed_at = None
             return
         self._prompts = 0
         self._emit(
@@ -220,6 +223,7 @@ class LocalEngine:
             self._playout.clear()  # an announcement of ours
             self._settle(interrupted=True)
         self._playout.resume(_CALLER)
+        self._hushed_at = None
         self._begin(given, utterance)
 
     def _begin(self, given: TurnInput, since: Heard | None) -> None:
@@ -312,6 +316,7 @@ class LocalEngine:
         assert self._playout is not None
         heard = self._playout.take_heard()
         started, self._agent_from = self._agent_from, None
+        ended = self._hushed_at if interrupted and self._hushed_at is not None else time.monotonic()
         if interrupted and self.session.messages and self.session.messages[-1].role == "agent":
             if heard:
                 self.session.messages[-1].text = heard
@@ -327,7 +332,7 @@ class LocalEngine:
                     text=heard,
                     final=True,
                     start_ms=self._ms(started),
-                    end_ms=self._now_ms(),
+                    end_ms=self._ms(max(started, ended)),
                     interrupted=interrupted,
                 )
             )

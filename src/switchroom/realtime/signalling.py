@@ -128,7 +128,6 @@ class SignalServer:
 
     async def run(self) -> None:
         """Serve until cancelled; what is being answered then is answered to its end."""
-        await self._store.call("DEL", self._inbox)
         try:
             while True:
                 try:

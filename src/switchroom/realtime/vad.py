@@ -94,17 +94,18 @@ class Endpointer:
     ) -> None:
         self.hangover_windows = max(1, round(hangover_ms / WINDOW_MS))
         self._pause = max(1, round(speculative_ms / WINDOW_MS))
-        self._onset = max(1, round(onset_ms / WINDOW_MS))
+        self.onset_windows = max(1, round(onset_ms / WINDOW_MS))
         self._threshold = threshold
+        self.keep_threshold = threshold - 0.15
         self._voiced = 0
         self._silent = 0
         self.speaking = False
 
     def step(self, probability: float) -> Cue:
-        voiced = probability >= (self._threshold - 0.15 if self.speaking else self._threshold)
+        voiced = probability >= (self.keep_threshold if self.speaking else self._threshold)
         if not self.speaking:
             self._voiced = self._voiced + 1 if voiced else 0
-            if self._voiced < self._onset:
+            if self._voiced < self.onset_windows:
                 return Cue.NONE
             self.speaking = True
             self._voiced = 0
