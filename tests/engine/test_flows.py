@@ -82,3 +82,11 @@ async def test_configure(flows: FlowStore) -> None:
     changed = await flows.configure(saved, {"protected": True})
     assert changed.settings == FlowSettings(protected=True)
     assert await flows.get("f") == changed
+
+
+async def test_a_number_that_is_too_big_for_64_bits(flows: FlowStore, store: Store) -> None:
+    canvas = draw({"s": ("startRealtime", {"odd": 2**70}), "a": ("agentRealtime", {})}, [("s", "a")])
+    saved = await flows.save(canvas, flow_id="f")
+    found = await FlowStore(store).get("f")
+    assert found is not None
+    assert (found.graph, found.hash) == (saved.graph, saved.hash)

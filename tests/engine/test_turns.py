@@ -357,3 +357,19 @@ async def test_numbers(talk: Open, operation: str, number: int, branch: int) -> 
         [("s", "c"), ("c", "x", 0), ("c", "y", 1)],
     )
     assert (await talk(canvas, form={"n": "3"}).say("go")).text == str(branch)
+
+
+async def test_an_agent_that_has_no_answer_is_not_asked_again_with_the_same_words(talk: Open) -> None:
+    silent = ("agentRealtime", {"agentIntents": [{"intent": "QUIET", "examples": ["hush"]}]})
+    call = talk(draw({"s": START, "a": silent, "l": loop("a")}, [("s", "a"), ("a", "l")]))
+    assert (await call.say()).text == "Hello, how can I help you?"
+    ended = await call.say("hush")
+    assert (ended.outcome, ended.text, call.trace.count("l")) == ("await_input", "", 1)
+
+
+async def test_an_empty_utterance_does_not_greet_again(talk: Open) -> None:
+    call = talk(draw({"s": START, "a": AGENT, "l": loop("a")}, [("s", "a"), ("a", "l")]))
+    await call.say()
+    ended = await call.say("  ")
+    assert (ended.outcome, ended.text) == ("await_input", "")
+    assert (await call.say("hi")).text == "So you say hi."

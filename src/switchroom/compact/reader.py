@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -136,7 +137,7 @@ def _word(value: object) -> str:
 
 def _node(node_id: str, raw: dict[str, Any], data: dict[str, Any], kind: Kind | None, spelled: str) -> Node:
     label = _word(data.get("label"))
-    version = data.get("version")
+    version = _scalar(data.get("version"))
     parent = raw.get("parentNode") or raw.get("parentId")
     inputs = data.get("inputs")
     inputs = inputs if isinstance(inputs, dict) else {}
@@ -206,12 +207,14 @@ def _value(value: Any, field: Field) -> Any:
         return _number(text) if field.type == "number" else text
     if isinstance(value, (bool, int, float)) and field.type in _TEXTS and not field.free:
         return as_text(value)
-    if isinstance(value, list) and field.type != "json":
+    if isinstance(value, list) and field.type == "json":
+        return _finite(value)
+    if isinstance(value, list):
         rows = [_row(item, field.items) for item in value]
         return [row for row in rows if not _empty(row)]
     if isinstance(value, dict):
-        return value if field.type == "json" else _opaque(value)
-    return value
+        return _finite(value) if field.type == "json" else _opaque(value)
+    return _scalar(value)
 
 
 def _parsed_array(value: str, field: Field) -> Any:
@@ -233,13 +236,20 @@ def _parsed_json(value: str) -> Any:
         parsed = msgspec.json.decode(value)
     except msgspec.DecodeError:
         return value
-    return parsed if isinstance(parsed, (dict, list)) else value
+    return _finite(parsed) if isinstance(parsed, (dict, list)) else value
+
+
+def _finite(value: Any) -> Any:
+    """A schema untouched but for numbers that nothing can hold."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list) else _scalar(value)
 
 
 def _row(item: Any, fields: tuple[Field, ...]) -> Any:
     if isinstance(item, dict):
         return _known(scrub_pairs(item), fields) if fields else _opaque(item)
-    return scrub_text(plain(item)) if isinstance(item, str) else item
+    return scrub_text(plain(item)) if isinstance(item, str) else _scalar(item)
 
 
 def _opaque(value: Any) -> Any:
@@ -253,7 +263,14 @@ def _opaque(value: Any) -> Any:
         return {key: item for key, item in kept.items() if not _empty(item)}
     if isinstance(value, list):
         return [_opaque(item) for item in value]
-    return _tight(scrub_text(plain(value))) if isinstance(value, str) else value
+    return _tight(scrub_text(plain(value))) if isinstance(value, str) else _scalar(value)
+
+
+def _scalar(value: Any) -> Any:
+    """A number as JSON and MessagePack can hold it: JavaScript's own beyond 64 bits, none if it is not finite."""
+    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63:
+        value = float(value) if abs(value) < 10**300 else math.inf
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _tight(text: str) -> str:

@@ -60,8 +60,9 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
     updated_ms: int
 
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Flow)
+# JSON: a canvas may hold a number that MessagePack cannot.
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Flow)
 
 
 class FlowStore:

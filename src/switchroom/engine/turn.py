@@ -1,7 +1,7 @@
 """One turn: walks a graph from where the conversation stands until it waits for the caller or reaches its end.
 
-The rule of a live call. The caller's words are *fresh* until a Loop goes back after something was said in answer to
-them; then they are *spent*. A node that listens (Agent, Condition Agent, a Condition on the question) and finds no
+The rule of a live call. The caller's words are *fresh* until a Loop goes back after a node took them or something was
+said; then they are *spent*. A node that listens (Agent, Condition Agent, a Condition on the question) and finds no
 fresh words waits: the turn ends `await_input` and the next utterance continues at that node. See
 docs/decisions/engine-turns.md.
 """
@@ -107,7 +107,7 @@ class Turn:
         self._steps = 0
         self._length = 0
         self._spins: dict[str, int] = {}
-        self._said_since_back = False
+        self._used_since_back = False
         self._last_speaker = ""
 
     @property
@@ -159,11 +159,11 @@ class Turn:
         """What a Loop does: `jump` at once, `wait` at its target for the caller's next words, `end` at its limit."""
         key = frame.scope.prefix + loop.id
         waits = False
-        if frame.may_wait and (self._said_since_back or not self.fresh):
-            # What was said answers the caller's words; without a listener below, stop here rather than talk on.
+        if frame.may_wait and (self._used_since_back or not self.fresh):
+            # The words had their answer; without a listener below, stop here rather than talk on.
             waits = not self.fresh or not _listened(frame.graph, target)
             self.fresh = False
-            self._said_since_back = False
+            self._used_since_back = False
             taken = self.session.loops[key] = self.session.loops.get(key, 0) + 1
         else:
             taken = self._spins[key] = self._spins.get(key, 0) + 1
@@ -194,6 +194,8 @@ class Turn:
         label = node.label or shown
         started = time.monotonic()
         await self._emit(NodeStarted(node_id=node.id, label=label, node_kind=node.kind, at_ms=_now_ms()))
+        if self.fresh and kind.listens(node):
+            self._used_since_back = True
         result = await kind.run(self._given(frame, node, resume_at))
         if result.output is not None:
             self.session.outputs[frame.scope.prefix + node.id] = result.output
@@ -290,7 +292,7 @@ class Turn:
         if self._length > self._bounds.output:
             raise NodeFault(f"The turn said more than {self._bounds.output} characters.", code="too_long")
         self._last_speaker = node_id
-        self._said_since_back = True
+        self._used_since_back = True
         self.said.append(text)
         await self._emit(Token(node_id=node_id, text=text))
 

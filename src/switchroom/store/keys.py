@@ -119,7 +119,7 @@ def media_call(call_id: str) -> str:
 
 
 def flow_document(flow_id: str) -> str:
-    """Hash: `rev` a word that changes with each save, `doc` the flow (MessagePack)."""
+    """Hash: `rev` a word that changes with each save, `doc` the flow (JSON)."""
     return f"sr:{{{flow_id}}}:doc"
 
 
