@@ -37,7 +37,7 @@ _MAX_DEPTH = 200
 
 
 def plain_markdown(html: str, url: str) -> tuple[str, bool]:
-    """The page's `<main>`, else its body, as Markdown blocks; and whether it has a `<main>`, so that this is all content."""
+    """The page's `<main>`, else its body, as Markdown blocks; and whether it has a `<main>` (then this is content)."""
     tree = LexborHTMLParser(html)
     tree.strip_tags(_LEFT_OUT)
     main = tree.css_first("main, [role='main']")

@@ -7,26 +7,22 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Protocol
 
 from yarl import URL
 
 from switchroom.crawler import extract, frontier, login_wall, urls
-from switchroom.crawler.cookies import Cookie
+from switchroom.crawler.discover import admit, discover, why_not
 from switchroom.crawler.frontier import Frontier, Step
-from switchroom.crawler.jar import Jar, Key
+from switchroom.crawler.hosts import Hosts
+from switchroom.crawler.jar import Jar
 from switchroom.crawler.job import Job, JobEvent, PageRecord, Waiting
-from switchroom.crawler.manners import Manners
-from switchroom.crawler.output import Output, rfc3339_ms
-from switchroom.crawler.page import Link
+from switchroom.crawler.output import rfc3339_ms
 from switchroom.crawler.read import Reader, Reading
-from switchroom.crawler.render import BrowserPool, RenderSession
-from switchroom.crawler.robots import Robots, load_robots
-from switchroom.crawler.sitemap import read_sitemaps
+from switchroom.crawler.render import RenderSession
+from switchroom.crawler.tools import Tools
 from switchroom.crawler.traps import Traps
 from switchroom.errors import SwitchroomError
-from switchroom.net import GuardedClient, OutboundError
-from switchroom.store import Store
+from switchroom.net import OutboundError
 
 log = logging.getLogger(__name__)
 
@@ -36,38 +32,7 @@ _AGAIN = frozenset(
 )
 _CONFIRMED_WALLS = 3  # a host's first walls are confirmed by a second look, later ones believed
 _COOKIE_LOOK_S = 1.0
-_BATCH = 500
 _IDLE_LOOK_S = 0.25
-
-
-class StoredCookies(Protocol):
-    """Cookies with the version that changes when an operator posts new ones."""
-
-    @property
-    def version(self) -> int: ...
-    @property
-    def cookies(self) -> tuple[Cookie, ...]: ...
-
-
-class CookieProvider(Protocol):
-    """Where a crawl gets its cookies, and gives back what sites changed."""
-
-    async def read(self) -> StoredCookies: ...
-    async def refresh(self, base_version: int, changes: dict[Key, Cookie | None]) -> object: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What every crawl of a process shares. `delay_s` is the least time between two requests to one host."""
-
-    store: Store
-    client: GuardedClient
-    browsers: BrowserPool
-    cookies: CookieProvider
-    output: Output
-    workers: int = 8
-    per_host: int = 4
-    delay_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +58,7 @@ class Crawl:
         self._reader = Reader(tools.client, self._browser_session, job.spec.render, self._jar)
         self._session: RenderSession | None = None
         self._session_lock = asyncio.Lock()
-        self._robots: dict[str, asyncio.Task[Robots]] = {}
-        self._manners: dict[str, Manners] = {}
+        self._hosts = Hosts(tools.client, per_host=tools.per_host, delay_s=tools.delay_s)
         self._traps = Traps()
         self._same_body = login_wall.SameBody()
         self._tries: dict[str, int] = {}
@@ -114,6 +78,7 @@ class Crawl:
     async def run(self) -> Outcome:
         """Crawl until nothing is left, a login is needed, or the task is cancelled."""
         begun = time.monotonic()
+        tools = self._tools
         watcher: asyncio.Task[None] | None = None
         try:
             await self._load_cookies()
@@ -121,16 +86,17 @@ class Crawl:
             await self._frontier.retry_walled()
             watcher = asyncio.create_task(self._watch_cookies())
             if not self._job.discovered:
-                await self._discover()
+                async for links, counts in discover(tools.client, self._hosts, self._spec, self._jar):
+                    await self._frontier.step(Step(links=links, counts=dict(counts)))
+                self._job = await frontier.update(tools.store, self._job.id, discovered=True)
             async with asyncio.TaskGroup() as group:
-                for _ in range(self._tools.workers):
+                for _ in range(tools.workers):
                     group.create_task(self._work())
             return await self._verdict()
         finally:
             if watcher is not None:
                 watcher.cancel()
-            for task in self._robots.values():
-                task.cancel()
+            self._hosts.close()
             await asyncio.shield(self._tidy(begun))
 
     async def _tidy(self, begun: float) -> None:
@@ -163,66 +129,6 @@ class Crawl:
         return Outcome(
             JobEvent.DRAINED, f"The limit of pages is reached; {left} known pages were not read." if left else ""
         )
-
-    # --- discovery ---------------------------------------------------------------------------------------------------
-
-    async def _discover(self) -> None:
-        sitemaps: list[str] = []
-        pages: list[tuple[str, int]] = []
-        for start in self._spec.starts:
-            if URL(start).path.endswith((".xml", ".xml.gz")):
-                sitemaps.append(start)
-                continue
-            pages.append((start, 0))
-        await self._frontier.step(Step(links=pages))
-        if self._spec.sitemaps:
-            for origin in {str(URL(start).origin()) for start in self._spec.starts}:
-                try:
-                    robots = await self._robots_of(origin + "/")
-                except OutboundError as error:
-                    log.info("host does not answer for robots.txt", extra={"host": origin, "cause": error.cause})
-                    continue
-                sitemaps += robots.sitemaps or [f"{origin}/sitemap.xml", f"{origin}/sitemap_index.xml"]
-        problems: list[str] = []
-        batch: list[tuple[str, int]] = []
-        counts: dict[str, int] = {}
-        async for entry in read_sitemaps(self._tools.client, sitemaps, self._jar, problems):
-            reason = self._why_not(entry.url, "")
-            if reason is not None:
-                counts["skipped:" + reason] = counts.get("skipped:" + reason, 0) + 1
-                continue
-            batch.append((entry.url, 0))
-            if len(batch) >= _BATCH:
-                await self._frontier.step(Step(links=batch, counts={"from_sitemaps": len(batch)}))
-                batch = []
-        await self._frontier.step(Step(links=batch, counts={**counts, "from_sitemaps": len(batch)}))
-        self._job = await frontier.update(self._tools.store, self._job.id, discovered=True)
-
-    def _why_not(self, url: str, words: str) -> str | None:
-        """Why a URL must not be queued, None where it may."""
-        if not urls.in_scope(url, self._roots):
-            return "out_of_scope"
-        if urls.ends_session(url, words):
-            return "logout_link"
-        if urls.changes_something(url) and self._jar.header_for(URL(url)):
-            return "action_link"
-        if urls.is_asset(url):
-            return "asset"
-        return None
-
-    def _admit(self, links: tuple[Link, ...], depth: int, counts: dict[str, int]) -> list[tuple[str, int]]:
-        admitted: list[tuple[str, int]] = []
-        for link in links:
-            reason = "nofollow" if link.nofollow else self._why_not(link.url, link.words)
-            if reason is None and urls.is_login_url(link.url):
-                reason = "login_page"
-            if reason is None:
-                reason = self._traps.admits(link.url)
-            if reason is None:
-                admitted.append((link.url, depth))
-            elif reason in ("logout_link", "action_link", "trap", "path_repeats"):
-                counts["links_left:" + reason] = counts.get("links_left:" + reason, 0) + 1
-        return admitted
 
     # --- workers -----------------------------------------------------------------------------------------------------
 
@@ -257,7 +163,7 @@ class Crawl:
         if self._traps.is_closed(url):
             return self._skipped(url, depth, "trap")
         try:
-            robots = await self._robots_of(url)
+            robots = await self._hosts.robots(url)
             if not robots.allows(url):
                 return self._skipped(url, depth, "robots")
             reading = await self._read(url)
@@ -276,7 +182,7 @@ class Crawl:
         return await self._good(url, depth, reading)
 
     async def _read(self, url: str, *, anonymous: bool = False) -> Reading:
-        manners = self._manners_of(url)
+        manners = self._hosts.manners(url)
         async with manners.turn():
             reading = await self._reader.read(url, anonymous=anonymous)
         if reading.cause in ("status_429", "status_503"):
@@ -309,10 +215,12 @@ class Crawl:
             counts["rendered"] = 1
         links: list[tuple[str, int]] = []
         if page is not None:
-            if page.refresh is not None and self._why_not(page.refresh, "") is None:
+            if page.refresh is not None and why_not(page.refresh, "", self._roots, self._jar) is None:
                 links.append((page.refresh, depth))
             if depth < self._spec.depth and not page.nofollow:
-                links += self._admit(page.links, depth + 1, counts)
+                admitted, left = admit(page.links, depth + 1, self._roots, self._jar, self._traps)
+                links += admitted
+                counts.update(left)
             self._traps.read(url, page.text)
         text = page.text if page is not None else reading.markdown
         final = _same_page(reading.url, page.canonical if page is not None else None)
@@ -474,23 +382,6 @@ class Crawl:
             if self._session is None:
                 self._session = await self._tools.browsers.session(self._jar.all())
             return self._session
-
-    # --- hosts -------------------------------------------------------------------------------------------------------
-
-    async def _robots_of(self, url: str) -> Robots:
-        host = urls.host_of(url)
-        task = self._robots.get(host)
-        if task is None or (task.done() and not task.cancelled() and task.exception() is not None):
-            task = self._robots[host] = asyncio.create_task(load_robots(self._tools.client, url))
-        robots = await asyncio.shield(task)
-        self._manners_of(url).delay_s = max(self._tools.delay_s, robots.delay_s)
-        return robots
-
-    def _manners_of(self, url: str) -> Manners:
-        host = urls.host_of(url)
-        if host not in self._manners:
-            self._manners[host] = Manners(self._tools.per_host, self._tools.delay_s)
-        return self._manners[host]
 
 
 def _same_page(url: str, canonical: str | None) -> str:

@@ -29,10 +29,10 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 async def read_sitemaps(
-    client: GuardedClient, starts: list[str], cookies: CookieSource | None = None, problems: list[str] | None = None
+    client: GuardedClient, starts: list[str], cookies: CookieSource | None = None
 ) -> AsyncIterator[Entry]:
-    """The pages of `starts` and of the sitemaps that they name, each page once. What cannot be read is added to
-    `problems` as `"<cause> <url>"` and skipped."""
+    """The pages of `starts` and of the sitemaps that they name, each page once. What cannot be read is logged and
+    skipped."""
     waiting = [(address, 0) for address in starts]
     asked: set[str] = set()
     given: set[str] = set()
@@ -47,8 +47,6 @@ async def read_sitemaps(
                 raise OutboundError("protocol", f"status {got.status}")
             nested, entries = parse_sitemap(got.body, got.url)
         except (OutboundError, ValueError) as error:
-            if problems is not None:
-                problems.append(f"{getattr(error, 'cause', 'not_a_sitemap')} {address}")
             log.info("sitemap skipped", extra={"url": address, "cause": str(error)})
             continue
         waiting += [(url, nesting + 1) for url in nested]

@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler
 
 from switchroom.crawler.output import Output
 from switchroom.crawler.render import BrowserPool, find_chromium
-from switchroom.crawler.runner import Tools
+from switchroom.crawler.tools import Tools
 from switchroom.errors import Forbidden, Unavailable
 from switchroom.http_problems import install_problems
 from switchroom.net import GuardedClient

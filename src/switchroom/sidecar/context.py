@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from switchroom.crawler.runner import Tools
+from switchroom.crawler.tools import Tools
 from switchroom.sidecar.cookies import CookieFile
 from switchroom.sidecar.jobs import Jobs
 from switchroom.sidecar.settings import SidecarSettings

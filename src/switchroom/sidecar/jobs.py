@@ -10,7 +10,8 @@ from switchroom.crawler import frontier
 from switchroom.crawler.frontier import Frontier
 from switchroom.crawler.job import Job, JobEvent, JobSpec, JobState, Waiting
 from switchroom.crawler.output import rfc3339_ms
-from switchroom.crawler.runner import Crawl, Outcome, Tools
+from switchroom.crawler.runner import Crawl, Outcome
+from switchroom.crawler.tools import Tools
 from switchroom.errors import Conflict, SwitchroomError
 from switchroom.sidecar.cookies import CookieFile
 

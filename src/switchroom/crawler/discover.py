@@ -1,0 +1,83 @@
+"""Which URLs a crawl takes up: from its starts, from sitemaps, from the links of pages."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator
+
+from yarl import URL
+
+from switchroom.crawler import urls
+from switchroom.crawler.hosts import Hosts
+from switchroom.crawler.jar import Jar
+from switchroom.crawler.job import JobSpec
+from switchroom.crawler.page import Link
+from switchroom.crawler.sitemap import read_sitemaps
+from switchroom.crawler.traps import Traps
+from switchroom.net import GuardedClient, OutboundError
+
+log = logging.getLogger(__name__)
+
+BATCH = 500
+_TOLD = frozenset({"logout_link", "action_link", "trap", "path_repeats", "path_too_deep", "too_many_parameters"})
+
+
+def why_not(url: str, words: str, roots: frozenset[str], jar: Jar) -> str | None:
+    """Why a URL must not be taken up, None where it may. While signed in, links that change something stay alone."""
+    if not urls.in_scope(url, roots):
+        return "out_of_scope"
+    if urls.ends_session(url, words):
+        return "logout_link"
+    if urls.changes_something(url) and jar.header_for(URL(url)):
+        return "action_link"
+    return "asset" if urls.is_asset(url) else None
+
+
+def admit(
+    links: tuple[Link, ...], depth: int, roots: frozenset[str], jar: Jar, traps: Traps
+) -> tuple[list[tuple[str, int]], Counter[str]]:
+    """The links of a page that are taken up, with their depth, and counts of those left that are worth telling."""
+    admitted: list[tuple[str, int]] = []
+    left: Counter[str] = Counter()
+    for link in links:
+        reason = "nofollow" if link.nofollow else why_not(link.url, link.words, roots, jar)
+        if reason is None and urls.is_login_url(link.url):
+            reason = "login_page"
+        if reason is None:
+            reason = traps.admits(link.url)
+        if reason is None:
+            admitted.append((link.url, depth))
+        elif reason in _TOLD:
+            left["links_left:" + reason] += 1
+    return admitted, left
+
+
+async def discover(
+    client: GuardedClient, hosts: Hosts, spec: JobSpec, jar: Jar
+) -> AsyncIterator[tuple[list[tuple[str, int]], Counter[str]]]:
+    """The starts and then the pages of the sitemaps, in batches with what to count. A start that is a sitemap is read
+    as one; others are found by robots.txt or under their usual names."""
+    sitemaps = [start for start in spec.starts if URL(start).path.endswith((".xml", ".xml.gz"))]
+    yield [(start, 0) for start in spec.starts if start not in sitemaps], Counter()
+    roots = frozenset(spec.hosts)
+    if spec.sitemaps:
+        for origin in sorted({str(URL(start).origin()) for start in spec.starts}):
+            try:
+                robots = await hosts.robots(origin + "/")
+            except OutboundError as error:
+                log.info("host does not answer for robots.txt", extra={"host": origin, "cause": error.cause})
+                continue
+            sitemaps += robots.sitemaps or (f"{origin}/sitemap.xml", f"{origin}/sitemap_index.xml")
+    batch: list[tuple[str, int]] = []
+    counts: Counter[str] = Counter()
+    async for entry in read_sitemaps(client, sitemaps, jar):
+        if reason := why_not(entry.url, "", roots, jar):
+            counts["sitemap_left:" + reason] += 1
+            continue
+        batch.append((entry.url, 0))
+        counts["from_sitemaps"] += 1
+        if len(batch) >= BATCH:
+            yield batch, counts
+            batch, counts = [], Counter()
+    yield batch, counts

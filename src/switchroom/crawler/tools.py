@@ -1,0 +1,43 @@
+"""What every crawl of a process shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from switchroom.crawler.cookies import Cookie
+from switchroom.crawler.jar import Key
+from switchroom.crawler.output import Output
+from switchroom.crawler.render import BrowserPool
+from switchroom.net import GuardedClient
+from switchroom.store import Store
+
+
+class StoredCookies(Protocol):
+    """Cookies with the version that changes when an operator posts new ones."""
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def cookies(self) -> tuple[Cookie, ...]: ...
+
+
+class CookieProvider(Protocol):
+    """Where a crawl gets its cookies, and gives back what sites changed."""
+
+    async def read(self) -> StoredCookies: ...
+    async def refresh(self, base_version: int, changes: dict[Key, Cookie | None]) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What every crawl of a process shares. `delay_s` is the least time between two requests to one host."""
+
+    store: Store
+    client: GuardedClient
+    browsers: BrowserPool
+    cookies: CookieProvider
+    output: Output
+    workers: int = 8
+    per_host: int = 4
+    delay_s: float = 0.0
