@@ -95,7 +95,7 @@ async def test_ears_hear_words_and_no_words_in_noise(parts: SpeechParts, setting
     for audio in (noise, speech, np.zeros(48_000, dtype=np.int16)):
         for i in range(0, audio.size - FRAME, FRAME):
             ears.feed(audio[i : i + FRAME])
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.018)
     async with asyncio.timeout(10):
         while not [one for one in notes.utterances if one.text]:
             await asyncio.sleep(0.02)

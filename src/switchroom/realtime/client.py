@@ -35,7 +35,11 @@ _VOICE_DBFS = -48.0
 _QUIET_S = 0.9
 """So much silence ends the other side's turn: longer than the gap between two clauses."""
 _GREETING_S = 1.5
-_ANSWER_S = 12.0
+"""Without an event channel: whoever has not begun to speak by then waits for us."""
+_TOLD_GREETING_S = 10.0
+"""With one the server says when its first turn is over; this only bounds a server that says nothing."""
+_ANSWER_S = 20.0
+_DEAD_S = 4.0
 _HTTP_S = 15.0
 _CONNECT_S = 15.0
 _PING_S = 1.0
@@ -163,6 +167,7 @@ class _Caller:
         self._hung_up = False
         self._waiting = False
         self._last_voice_at = 0.0
+        self._sign_of_life = 0.0
 
     # --- signalling ----------------------------------------------------------------------------------------------
 
@@ -187,12 +192,16 @@ class _Caller:
         except TimeoutError:
             raise TimedOut("the server answered, but no media came through") from None
         self.report.connected_ms = round((time.monotonic() - began) * 1000, 1)
-        self._began = time.monotonic()
+        self._began = self._sign_of_life = time.monotonic()
 
         async def ping() -> None:
             while channel.readyState in ("connecting", "open"):
                 if channel.readyState == "open":
                     channel.send('{"type":"ping"}')
+                if time.monotonic() - self._sign_of_life > _DEAD_S and not self._over.is_set():
+                    self.report.ended_by = "lost"
+                    self._over.set()
+                    return
                 await asyncio.sleep(_PING_S)
 
         self._spawn(ping(), "ping")
@@ -248,7 +257,7 @@ class _Caller:
 
     async def converse(self, utterances: list[tuple[str, Samples]], hang_up_after_s: float) -> None:
         await self._until_live()
-        self.report.greeted = await self._listen(_GREETING_S)
+        self.report.greeted = await self._listen(_TOLD_GREETING_S if self._live.is_set() else _GREETING_S)
         for name, samples in utterances:
             if self._over.is_set():
                 return
@@ -288,6 +297,8 @@ class _Caller:
         while not self._over.is_set() and time.monotonic() < deadline:
             if self._voice_at is not None:
                 return self._voice_at
+            if self.report.server_turns and not self.report.turns:
+                return None  # the server's opening turn is over, without a word
             await asyncio.sleep(FRAME / RATE)
         return self._voice_at
 
@@ -338,6 +349,7 @@ class _Caller:
             except MediaStreamError:
                 return
             assert isinstance(frame, av.AudioFrame)
+            self._sign_of_life = time.monotonic()
             for piece in framer.feed(mono_of(frame)):
                 self._pending.append(piece)
                 level = level_dbfs(piece)
