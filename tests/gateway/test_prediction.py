@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
+from switchroom.gateway import sessions
 from switchroom.gateway.app import build_gateway
 from switchroom.gateway.services import Services
 from switchroom.records import ExecutionFilter, ExecutionState
@@ -65,6 +66,17 @@ async def test_a_session_goes_on(echo: TestClient, parts: Services) -> None:
     assert 0 < await parts.store.call("TTL", keys.session("echo", "c1")) <= parts.session_ttl_s
     assert await parts.store.call("EXISTS", keys.session_lock("echo", "c1")) == 0
     assert (await parts.executions.search(ExecutionFilter(session_id="c1")))[1] == 3
+
+
+async def test_a_long_session_keeps_its_newest_messages(
+    echo: TestClient, parts: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "MAX_MESSAGES", 4)
+    for number in range(5):
+        assert (await echo.post(URL, json={"question": f"word-{number}", "chatId": "c1"})).status == 200
+    stored = json.loads(await parts.store.call("GET", keys.session("echo", "c1")))
+    texts = [message["text"] for message in stored["messages"]]
+    assert texts == ["word-3", "You said word-3.", "word-4", "You said word-4."]
 
 
 async def test_form_and_variables_reach_the_flow(parts: Services, client: TestClient, echo_canvas: Any) -> None:

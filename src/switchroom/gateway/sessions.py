@@ -18,6 +18,9 @@ from switchroom.store import Script, keys
 log = logging.getLogger(__name__)
 
 _decode = msgspec.json.Decoder(Session).decode
+MAX_MESSAGES = 1_000
+"""The newest so many messages of a conversation are kept."""
+
 _MARGIN_S = 10.0
 """The lock outlives the turn's own deadline by this, so that it ends by itself only where its process died."""
 
@@ -44,6 +47,9 @@ async def held_session(parts: Services, flow_id: str, session_id: str) -> AsyncI
         stored = await parts.store.call("GET", key)
         session = _decode(stored) if stored is not None else Session(session_id=session_id)
         yield session
+        if dropped := max(0, len(session.messages) - MAX_MESSAGES):
+            del session.messages[:dropped]
+            log.info("oldest messages of a session dropped", extra={"flow_id": flow_id, "count": dropped})
         saved = msgspec.json.encode(session)
     finally:
         run = parts.store.run(_SAVE, keys=[lock, key], args=[token, saved, parts.session_ttl_s])
