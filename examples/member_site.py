@@ -11,6 +11,7 @@ import argparse
 import hmac
 import json
 import secrets
+import socket
 from html import escape
 
 from aiohttp import web
@@ -164,14 +165,11 @@ def build() -> web.Application:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8099)
+    parser.add_argument("--port", type=int, default=8099, help="0 takes a free one")
     arguments = parser.parse_args()
-    web.run_app(
-        build(),
-        host=arguments.host,
-        port=arguments.port,
-        print=lambda _: print(f"member site on http://{arguments.host}:{arguments.port}", flush=True),
-    )
+    listening = socket.create_server((arguments.host, arguments.port))
+    url = f"http://{arguments.host}:{listening.getsockname()[1]}"
+    web.run_app(build(), sock=listening, print=lambda _: print(f"ready {url}", flush=True))
 
 
 if __name__ == "__main__":

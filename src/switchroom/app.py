@@ -85,10 +85,7 @@ async def run_sidecar(settings: Settings, store: Store, stop: asyncio.Event, rea
     from switchroom.sidecar.settings import SidecarSettings
 
     sidecar = SidecarSettings(
-        data=settings.data / "crawl",
-        ingest_secret=settings.ingest_secret,
-        cookie_key=settings.crawl.cookie_key,
-        allow=settings.crawl.allow,
+        data_dir=settings.data / "crawl", ingest_secret=settings.ingest_secret, **settings.crawl.model_dump()
     )
     app = await asyncio.to_thread(build_sidecar, sidecar, store)
     if settings.ingest_secret is None:

@@ -7,16 +7,13 @@ import sys
 import time
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from urllib.parse import quote
 
 import msgspec
 import typer
-import uvloop
-from rich.console import Console
 
-from switchroom import __version__, logs
-from switchroom.app import Role
+from switchroom import __version__
 from switchroom.cli_call import call_command
 from switchroom.cli_crawl import cookies_app, crawl_command
 from switchroom.cli_flow import compact_command, executions_app, flow_app
@@ -30,8 +27,14 @@ from switchroom.cli_http import (
     plain_errors,
     print_json,
 )
+from switchroom.cli_keys import keys_app
 from switchroom.errors import SwitchroomError
-from switchroom.settings import Settings, WrongSettings, load
+
+if TYPE_CHECKING:  # the heavy rooms are loaded by the commands that need them: `--help` stays quick
+    from rich.console import Console
+
+    from switchroom.app import Role
+    from switchroom.settings import Settings
 
 EXIT_USAGE = 2
 _MISSING = frozenset({"model_missing", "not_installed"})
@@ -46,6 +49,7 @@ app = typer.Typer(
 app.add_typer(flow_app, name="flow")
 app.add_typer(executions_app, name="executions")
 app.add_typer(cookies_app, name="cookies")
+app.add_typer(keys_app, name="keys")
 app.command("compact", epilog="Example: switchroom compact examples/support-line.json --format mermaid")(
     compact_command
 )
@@ -90,6 +94,7 @@ def serve(
     Prints one line `ready http://… sidecar http://…` when it can serve. Settings: SWITCHROOM_* or a TOML file named by
     SWITCHROOM_CONFIG; options win.
     """
+    from switchroom import logs
     from switchroom.supervisor import Supervisor, run_role
 
     roles: dict[str, Role] = {"api": "api", "media": "media", "crawl": "crawl"}
@@ -114,6 +119,7 @@ def sidecar(
     port: Annotated[int | None, typer.Option("--port", help="0 takes a free one.")] = None,
 ) -> None:
     """Run the crawl host alone. Beside a `serve` on the same data folder it shares its store."""
+    from switchroom import logs
     from switchroom.supervisor import run_role
 
     settings = _settings(data=data, sidecar_host=host, sidecar_port=port)
@@ -169,6 +175,8 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """Show a flow's queue, or one call."""
+    from rich.console import Console
+
     console = Console()
     path = f"/api/v1/openai-realtime/{quote(flow, safe='')}/queue/status"
     etag = None
@@ -211,6 +219,8 @@ def main() -> None:
 
 
 def _settings(**given: Any) -> Settings:
+    from switchroom.settings import WrongSettings, load
+
     try:
         return load(**given)
     except WrongSettings as error:
@@ -219,6 +229,8 @@ def _settings(**given: Any) -> Settings:
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
     """Runs a server; what stops it is one line and an exit code."""
+    import uvloop
+
     from switchroom.supervisor import EXIT_NOT_INSTALLED
 
     try:

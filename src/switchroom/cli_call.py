@@ -8,8 +8,6 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-import uvloop
-from rich.console import Console
 
 from switchroom.cli_http import (
     DEFAULT_SERVER,
@@ -47,6 +45,9 @@ def call_command(
     The transcript is shown on standard error as it grows. Exit codes: 0 the agent was heard, 1 refused, 4 nobody
     answers, 5 nothing was heard.
     """
+    import uvloop
+    from rich.console import Console
+
     from switchroom.realtime.client import place_call
 
     paths = wav or []

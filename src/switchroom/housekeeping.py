@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 PRUNE_EVERY_S = 600.0
+LOST_TURN_MS = 300_000
+"""A text turn has a deadline far below this: a record still open then has nobody who runs it."""
 _HOUR_MS = 3_600_000
 _MISSED_CALLS = uuid.UUID("6d1f9f0e-5d0c-4a53-9d6f-6f1c2f7c0d3a")
 
@@ -51,6 +53,7 @@ class Housekeeping:
             await self._close_records(flow_id)
         if time.monotonic() >= self._prune_at:
             self._prune_at = time.monotonic() + PRUNE_EVERY_S
+            await self._executions.close_lost_turns(now_ms - LOST_TURN_MS)
             pruned = await self._executions.prune(now_ms - self._record_ms)
             if pruned:
                 log.info("old records removed", extra={"count": pruned})
@@ -75,7 +78,7 @@ class Housekeeping:
             reason = event.end_reason or EndReason.FAILED
             detail = event.detail or "the call was over before its holder closed the record"
             await self._executions.close_lost(event.flow_id, event.task_id, event.attempt, reason, detail)
-        if event.state is State.ENDED and not await self._executions.find(event.flow_id, event.task_id):
+        if event.state is State.ENDED and not await self._executions.attempt_ids(event.flow_id, event.task_id):
             call = await self._queue.get(event.flow_id, event.task_id)
             if call is not None:
                 await self._record_missed(call)

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -19,22 +19,12 @@ from pydantic_settings import (
 )
 
 from switchroom.realtime.settings import MediaSettings
+from switchroom.sidecar.settings import CrawlSettings
 
 CONFIG_VARIABLE = "SWITCHROOM_CONFIG"
 
 Words = Annotated[tuple[str, ...], NoDecode]
 """A tuple in TOML; in the environment words with commas between them."""
-
-
-class CrawlLimits(BaseModel):
-    """What the sidecar's crawls may do."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    cookie_key: SecretStr | None = None
-    """Encrypts the cookie file at rest: any text of 16 characters or more."""
-    allow: tuple[str, ...] = ()
-    """Hosts and networks that are not public and may be crawled all the same."""
 
 
 class Settings(BaseSettings):
@@ -68,7 +58,7 @@ class Settings(BaseSettings):
 
     media_processes: int = Field(default=1, ge=0, le=64)
     media: MediaSettings = MediaSettings()
-    crawl: CrawlLimits = CrawlLimits()
+    crawl: CrawlSettings = CrawlSettings()
 
     max_body_bytes: int = Field(default=1 << 20, ge=1_024)
     record_days: int = Field(default=30, ge=1)

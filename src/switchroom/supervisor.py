@@ -30,6 +30,7 @@ EXIT_NOT_INSTALLED = 3
 _RESTART_FIRST_S = 0.2
 _RESTART_MOST_S = 10.0
 _READY_S = 90.0
+_PORTS: dict[Role, str] = {"api": "SWITCHROOM_PORT", "crawl": "SWITCHROOM_SIDECAR_PORT"}
 
 
 @contextlib.asynccontextmanager
@@ -90,6 +91,7 @@ class _Child:
     name: str
     ready: asyncio.Future[str]
     process: asyncio.subprocess.Process | None = None
+    pinned: dict[str, str] = field(default_factory=dict)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
 
@@ -135,7 +137,7 @@ class Supervisor:
                 "serve",
                 "--role",
                 child.role,
-                env={**os.environ, **_environment(self._settings), "SWITCHROOM_STORE_URL": store_url},
+                env={**os.environ, **_environment(self._settings), "SWITCHROOM_STORE_URL": store_url, **child.pinned},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 preexec_fn=die_with_parent(os.getpid(), signal.SIGKILL),  # the store ends with us too
@@ -146,7 +148,10 @@ class Supervisor:
             async for line in child.process.stdout:
                 words = line.decode(errors="replace").split()
                 if words[:2] == ["ready", child.role] and not child.ready.done():
-                    child.ready.set_result(words[2] if len(words) > 2 else "")
+                    url = words[2] if len(words) > 2 else ""
+                    child.ready.set_result(url)
+                    if child.role in _PORTS:  # whoever knows this URL finds it again after a restart
+                        child.pinned[_PORTS[child.role]] = url.rpartition(":")[2]
             code = await child.process.wait()
             if self._stopping:
                 return

@@ -135,8 +135,7 @@ async def status(request: web.Request) -> web.Response:
         body = _status(queue, first, limit)
         if task_id is not None:
             detail = await parts.queue.detail(flow.id, task_id)
-            rows = await parts.executions.find(flow.id, task_id)
-            body = _one_task(body, detail, [row.id for row in rows])
+            body = _one_task(body, detail, await parts.executions.attempt_ids(flow.id, task_id))
         packed = msgspec.json.encode(body)
         etag = f'"{hashlib.sha256(packed).hexdigest()[:32]}"'
         left_s = deadline - asyncio.get_running_loop().time()

@@ -1,0 +1,155 @@
+"""The way in, as scripts rely on it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from running import COMMAND, ROOT, environment, http, serving
+
+CANVAS = ROOT / "examples" / "support-line.json"
+
+
+def run(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *words], capture_output=True, text=True, timeout=60, env=environment(**settings), check=False
+    )
+
+
+def test_serve_says_ready_serves_and_stops_clean(tmp_path: Path) -> None:
+    with serving(tmp_path, SWITCHROOM_API_KEYS="") as server:
+        assert http(server.url, "GET", "/healthz")[0] == 200
+        assert http(server.sidecar, "GET", "/healthz")[0] == 200
+        status, ready = http(server.url, "GET", "/readyz")
+        assert (status, len(ready["media"])) == (200, 1)
+        done = run("flow", "import", str(CANVAS), "--id", "line", "--server", server.url)
+        assert (done.returncode, done.stdout) == (0, "line\n"), done.stderr
+        done = run(
+            "enqueue",
+            "--flow",
+            "line",
+            "--id",
+            "+1",
+            "--form",
+            "a=b",
+            "--state",
+            "crm.tier=gold",
+            "--server",
+            server.url,
+        )
+        task = done.stdout.strip()
+        assert task.startswith("flowise-"), done.stderr
+        done = run("status", "--flow", "line", "--task", task, "--json", "--server", server.url)
+        assert '"state": "pending"' in done.stdout
+        assert "without one" in server.log.read_text()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+    # what was accepted is there again
+    with serving(tmp_path) as server:
+        status, body = http(server.url, "GET", f"/api/v1/openai-realtime/line/queue/status?taskId={task}")
+        assert (status, body["state"], body["form"]) == (200, "pending", {"ID": "+1", "a": "b"})
+        assert body["sessionState"] == {"crm": {"tier": "gold"}}
+
+
+def test_a_sidecar_beside_serve_shares_its_store(tmp_path: Path) -> None:
+    with serving(tmp_path, "--media-processes", "0"):
+        command = [*COMMAND, "sidecar", "--data", str(tmp_path), "--port", "0"]
+        beside = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment()
+        )
+        assert beside.stdout
+        line = beside.stdout.readline()
+        assert line.startswith("ready crawl http://")
+        assert http(line.split()[2], "GET", "/readyz")[0] == 200
+        beside.terminate()
+        assert beside.wait(20) == 0
+        beside.stdout.close()
+
+
+def test_a_dead_process_is_started_again(tmp_path: Path) -> None:
+    with serving(tmp_path, "--media-processes", "0") as server:
+        url = server.url
+        family = server.pids()
+        api = next(pid for pid in family if b"api" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
+        os.kill(api, signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                assert http(url, "GET", "/readyz")[0] == 200  # at the same address
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail(server.log.read_text())
+        assert "a process died" in server.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "words"),
+    [
+        ({"SWITCHROOM_PORT": "abc"}, [], ["SWITCHROOM_PORT", "integer"]),
+        ({"SWITCHROOM_API_KEYS": "short"}, [], ["SWITCHROOM_API_KEYS", "16"]),
+        ({"SWITCHROOM_STORE_URL": "mysql://x"}, [], ["SWITCHROOM_STORE_URL", "redis://"]),
+        ({"SWITCHROOM_MEDIA__MAX_LEGS": "0"}, [], ["SWITCHROOM_MEDIA__MAX_LEGS"]),
+        ({"SWITCHROOM_CONFIG": "/nowhere.toml"}, [], ["SWITCHROOM_CONFIG", "/nowhere.toml"]),
+        ({}, ["--host", "0.0.0.0"], ["0.0.0.0", "SWITCHROOM_API_KEYS"]),
+        ({}, ["--role", "chef"], ["chef", "media"]),
+    ],
+)
+def test_a_wrong_setting_stops_the_start_with_one_line(
+    tmp_path: Path, settings: dict[str, str], options: list[str], words: list[str]
+) -> None:
+    done = run("serve", "--data", str(tmp_path / "d"), *options, **settings)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_toml_file_sets_and_the_environment_wins(tmp_path: Path) -> None:
+    config = tmp_path / "s.toml"
+    config.write_text("port = 1\nmedia_processes = 0\n[media]\nmax_legs = 3\n")
+    with serving(tmp_path / "d", SWITCHROOM_CONFIG=str(config)) as server:
+        assert http(server.url, "GET", "/readyz")[1]["media"] == []
+    config.write_text("prot = 1\n")
+    done = run("serve", "--data", str(tmp_path / "e"), SWITCHROOM_CONFIG=str(config))
+    assert (done.returncode, "SWITCHROOM_PROT" in done.stderr) == (2, True)
+
+
+def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
+    with serving(tmp_path / "a", "--media-processes", "0") as server:
+        port = server.url.rsplit(":", 1)[1]
+        done = run(
+            "serve", "--data", str(tmp_path / "b"), "--port", port, "--sidecar-port", "0", "--media-processes", "0"
+        )
+        assert done.returncode != 0
+        assert "in use" in done.stderr
+
+
+def test_every_command_helps_with_an_example() -> None:
+    top = run("--help")
+    assert top.returncode == 0
+    for words in (
+        ["serve"],
+        ["sidecar"],
+        ["enqueue"],
+        ["status"],
+        ["call"],
+        ["compact"],
+        ["crawl"],
+        ["doctor"],
+        ["flow", "import"],
+        ["flow", "list"],
+        ["flow", "show"],
+        ["cookies", "push"],
+    ):
+        helped = run(*words, "--help")
+        assert helped.returncode == 0, helped.stderr
+        assert "Example" in helped.stdout, words
