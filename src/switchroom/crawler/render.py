@@ -281,6 +281,8 @@ async def _visit(session: _Session, slot: _Slot, url: str, timeout_s: float) -> 
     answer: Response | None = await page.goto(url, wait_until="domcontentloaded", timeout=timeout_s * 1000)
     hurried = False
     for _ in range(3):
+        if page.url.startswith("chrome-error:"):
+            raise PlaywrightError("the page sent itself to an address that could not be reached")
         try:
             hurried = bool(await page.evaluate(_SETTLED, [_QUIET_MS, _SETTLE_MS]))
             break

@@ -67,6 +67,7 @@ class Crawl:
         self._lost: Waiting | None = None
         self._signed_in_pages: deque[str] = deque(maxlen=5)
         self._touched: set[str] = set(job.spec.hosts)
+        self._read_here: set[str] = set()  # bounded by `max_pages`
         self._busy = 0
         self._more = asyncio.Event()
 
@@ -224,6 +225,8 @@ class Crawl:
             self._traps.read(url, page.text)
         text = page.text if page is not None else reading.markdown
         final = _same_page(reading.url, page.canonical if page is not None else None)
+        if final != url and final in self._read_here:
+            return self._skipped(url, depth, "duplicate")
         host = urls.bare_host(urls.host_of(final))
         before = await frontier.site_page(self._tools.store, host, final)
         if await self._is_soft_wall(url, final, text, before, reading):
@@ -266,6 +269,7 @@ class Crawl:
             fetched_ms=now_ms,
         )
         await frontier.keep_site_page(self._tools.store, host, record)
+        self._read_here.add(final)
         self._touched.add(host)
         self._walls.pop(host, None)
         if self._jar.header_for(URL(final)):

@@ -54,7 +54,7 @@ def canonical(text: str) -> str | None:
         url = url.with_user(None)
     pairs = [(key, value) for key, value in url.query.items() if not _TRACKING.fullmatch(key)]
     path = _PATH_SESSION.sub("", url.path) or "/"
-    if path != url.path:
+    if path != url.path or path == "/":
         url = url.with_path(path)
     return str(url.with_query(sorted(pairs) or None).with_fragment(None))
 
