@@ -358,6 +358,11 @@ def test_mended_where_a_browser_would_drop() -> None:
     assert one({**BASE, "path": "relative"}).path == "/"
     assert one({**BASE, "expires": False}).expires is None
     assert one({**BASE, "expires": LATER * 10}).expires == NOW + MAX_AGE_S
+    assert one({**BASE, "expires": 10**400}).expires == NOW + MAX_AGE_S
+    assert one({**BASE, "expires": -(10**400)}).expires is None
+    assert one({**BASE, "maxAge": 10**400}).expires == NOW + MAX_AGE_S
+    assert reason({**BASE, "value": 10**400}) == "value is not text"
+    assert reason({**BASE, "path": "/\ud800"}) == "is not valid Unicode"
 
 
 def test_the_last_of_two_wins_and_the_first_is_told() -> None:

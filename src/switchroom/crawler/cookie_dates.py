@@ -13,6 +13,7 @@ MAX_AGE_S = 400 * 86_400
 """Chromium's longest life of a cookie; more is clamped to it."""
 
 _WINDOWS_EPOCH_S = 11_644_473_600  # 1601-01-01 to 1970-01-01
+_FAR = 1 << 80  # beyond every unit; an integer of JSON may be too large for a float
 _JSON_NET = re.compile(r"^\\?/Date\((-?\d{1,17})([+-]\d{4})?\)\\?/$")
 _NUMBER = re.compile(r"[+-]?\d{1,20}(\.\d+)?")
 _ISO = re.compile(
@@ -40,7 +41,7 @@ def expiry_of(value: Any, now_s: float) -> float | None:
     if value is None or isinstance(value, bool) or value == "":
         return None
     if isinstance(value, int | float):
-        return _checked(_from_number(float(value)), now_s)
+        return _checked(_from_number(float(max(min(value, _FAR), -1))), now_s)
     if not isinstance(value, str):
         raise UnreadableDate("its expiry is neither a number nor a date", expired=False)
     return _checked(_from_text(value.strip()), now_s)
@@ -57,8 +58,6 @@ def _checked(at_s: float | None, now_s: float) -> float | None:
 def _from_number(number: float) -> float | None:
     if math.isnan(number) or number <= 0:
         return None
-    if math.isinf(number):
-        return 253402300799.0
     if number > 1e16:
         return number / 1e6 - _WINDOWS_EPOCH_S
     if number > 1e14:

@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-from switchroom.crawler.cookie_dates import UnreadableDate, expiry_of
+from switchroom.crawler.cookie_dates import MAX_AGE_S, UnreadableDate, expiry_of
 
 SameSite = Literal["Strict", "Lax", "None"]
 
@@ -239,6 +239,7 @@ def _cookie(fields: dict[str, Any], page: SplitResult | None, now_s: float) -> C
         raise _Refused("value has a character that cookies cannot carry")
     try:
         size = len(name.encode()) + len(value.encode())
+        str(fields.get("path")).encode()
     except UnicodeEncodeError as error:
         raise _Refused("is not valid Unicode") from error
     if size > MAX_NAME_VALUE_BYTES:
@@ -281,7 +282,7 @@ def _text(value: Any, what: str) -> str:
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int | float):
+    if isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 64):
         return str(value)
     raise _Refused(f"{what} is missing" if value is None else f"{what} is not text")
 
@@ -382,14 +383,14 @@ def _partition_key(fields: dict[str, Any]) -> str | None:
     if isinstance(raw, Mapping):
         folded = {_fold(str(key)): value for key, value in raw.items()}
         raw = folded.get("toplevelsite", folded.get("sourceorigin"))
-    return raw if isinstance(raw, str) and raw and not _CONTROL.search(raw) else None
+    return raw if isinstance(raw, str) and raw.isascii() and raw and not _CONTROL.search(raw) else None
 
 
 def _expires(fields: dict[str, Any], now_s: float) -> float | None:
     if "maxage" in fields and isinstance(fields["maxage"], int | float) and not isinstance(fields["maxage"], bool):
         if fields["maxage"] <= 0:
             raise _Refused("expired")
-        return expiry_of(now_s + fields["maxage"], now_s)
+        return expiry_of(now_s + min(fields["maxage"], MAX_AGE_S), now_s)
     for key in ("expires", "expirationdate", "expiry", "expiresutc", "expiration", "expirydate"):
         if fields.get(key) in (None, ""):
             continue

@@ -161,7 +161,7 @@ class Crawl:
                     continue
 
     async def _one(self, url: str, depth: int) -> Step:
-        if self._traps.is_closed(url):
+        if depth and self._traps.is_closed(url):
             return self._skipped(url, depth, "trap")
         try:
             robots = await self._hosts.robots(url)
@@ -222,7 +222,8 @@ class Crawl:
                 admitted, left = admit(page.links, depth + 1, self._roots, self._jar, self._traps)
                 links += admitted
                 counts.update(left)
-            self._traps.read(url, page.text)
+            if depth:  # starts and sitemaps are what somebody listed, not what links make up
+                self._traps.read(url, page.text)
         text = page.text if page is not None else reading.markdown
         final = _same_page(reading.url, page.canonical if page is not None else None)
         if final != url and final in self._read_here:
@@ -384,7 +385,10 @@ class Crawl:
     async def _browser_session(self) -> RenderSession:
         async with self._session_lock:
             if self._session is None:
-                self._session = await self._tools.browsers.session(self._jar.all())
+                # A browser holds some 3,300 cookies and drops the oldest: ours of this site go in last.
+                ours = [host.partition(":")[0] for host in self._roots]
+                cookies = sorted(self._jar.all(), key=lambda cookie: any(host.endswith(cookie.host) for host in ours))
+                self._session = await self._tools.browsers.session(cookies)
             return self._session
 
 
