@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 import wave
 from collections.abc import AsyncIterator, Awaitable
@@ -237,6 +238,56 @@ async def test_the_newest_leg_takes_over(house: House) -> None:
     await house.until(task_id, State.ENDED)
     row = await house.row(task_id)  # one attempt, one record
     assert row.attempt == 1 and any(line.role == "caller" for line in row.transcript)
+
+
+_VICTIM = """
+import asyncio, sys
+from switchroom.realtime.client import place_call
+async def main():
+    await place_call(sys.argv[1], sys.argv[2], sys.argv[3], [], loopback=True, hang_up_after_s=60,
+                     on_event=lambda event: print(event, flush=True) if event["type"] == "turn" else None)
+asyncio.run(main())
+"""
+
+
+async def test_a_killed_caller_is_noticed_and_may_come_back(house: House) -> None:
+    await house.start_media()
+    task_id = await house.enqueue()
+    victim = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _VICTIM, house.url, SHORT, task_id, stdout=asyncio.subprocess.PIPE
+    )
+    assert victim.stdout is not None
+    async with asyncio.timeout(15):
+        assert b"turn" in await victim.stdout.readline()  # the greeting was heard
+    victim.kill()
+    await victim.wait()
+    await asyncio.sleep(house.settings.dead_peer_s + 0.8)
+    phases: list[str] = []
+    back = await house.call(
+        task_id,
+        WAVS[:1],
+        hang_up_after_s=0.1,
+        on_event=lambda event: phases.append(event["state"]) if event["type"] == "state" else None,
+    )
+    assert phases == ["lost", "live"]  # it was seen to be gone, and the same conversation goes on
+    assert back.turns[0].answer_after_ms is not None
+    await house.until(task_id, State.ENDED)
+    row = await house.row(task_id)
+    assert row.attempt == 1 and row.end_reason == "completed"
+    assert [line.role for line in row.transcript] == ["agent", "caller", "agent"]
+
+
+async def test_a_caller_that_never_comes_back_times_out(house: House) -> None:
+    house.settings = house.settings.model_copy(update={"reconnect_grace_s": 0.5, "dead_peer_s": 1.5})
+    await house.start_media()
+    task_id = await house.enqueue()
+    victim = await asyncio.create_subprocess_exec(sys.executable, "-c", _VICTIM, house.url, SHORT, task_id)
+    await house.until(task_id, State.LIVE)
+    victim.kill()
+    await victim.wait()
+    await house.until(task_id, State.ENDED)
+    row = await house.row(task_id)
+    assert row.state is ExecutionState.TIMEOUT and row.end_reason == "timeout"
 
 
 async def test_a_drained_process_hands_its_call_back(house: House) -> None:

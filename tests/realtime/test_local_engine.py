@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from switchroom.engine import Engine, FlowStore
+from switchroom.engine import Engine, Flow, FlowStore
 from switchroom.engine.events import Event, TurnInput
 from switchroom.engine.session import Session
 from switchroom.realtime.audio import FRAME, FRAME_S, SILENCE, Samples, level_dbfs
@@ -74,22 +74,26 @@ class Line:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def make_line(room_store: Store, parts: SpeechParts, canvas: dict[str, Any]) -> AsyncIterator[Any]:
+async def make_line(
+    room_store: Store, parts: SpeechParts, canvas: dict[str, Any], short_canvas: dict[str, Any]
+) -> AsyncIterator[Any]:
     flows = FlowStore(room_store)
-    flow = await flows.save(canvas, flow_id="support")
+    long = await flows.save(canvas, flow_id="support")
+    short = await flows.save(short_canvas, flow_id="short")
     engine = Engine(flows)
     lines: list[asyncio.Task[Concluded]] = []
 
-    def run_turn(session: Session, given: TurnInput) -> AsyncIterator[Event]:
-        return engine.run(flow.graph, session, given)
+    def make(settings: MediaSettings, flow: Flow = short) -> tuple[Line, asyncio.Task[Concluded]]:
+        def run_turn(session: Session, given: TurnInput) -> AsyncIterator[Event]:
+            return engine.run(flow.graph, session, given)
 
-    def make(settings: MediaSettings) -> tuple[Line, asyncio.Task[Concluded]]:
         session = Session(session_id="s", realtime=True, form={"ID": "1", "ticket": "T-17"}, state={})
         line = Line(LocalEngine(parts, run_turn, session, settings))
         task = asyncio.create_task(line.run())
         lines.append(task)
         return line, task
 
+    make.long = long  # type: ignore[attr-defined]
     yield make
     for task in lines:
         task.cancel()
@@ -97,13 +101,14 @@ async def make_line(room_store: Store, parts: SpeechParts, canvas: dict[str, Any
 
 
 async def test_barge_in_stops_the_agent_and_keeps_what_was_heard(make_line: Any, settings: MediaSettings) -> None:
-    line, _ = make_line(settings)
+    line, _ = make_line(settings, make_line.long)
     speech = await asyncio.to_thread(load_audio, EXAMPLES / "caller-1-invoice.wav")
     await line.until(lambda: len(line.heard_at) > 50)  # a second of the greeting
     began = time.monotonic()
     line.speak(speech)
     await line.until(lambda: line.said("caller"))
     stopped_after = max(at for at in line.heard_at if at < line.spoke_until) - began
+    print(f"the agent fell silent {stopped_after * 1000:.0f} ms after the caller began")
     assert stopped_after < 0.6  # the file's own lead-in, three voiced windows, and a frame
     greeting = line.said("agent")[0]
     assert greeting.interrupted
@@ -117,7 +122,7 @@ async def test_barge_in_stops_the_agent_and_keeps_what_was_heard(make_line: Any,
 
 
 async def test_a_noise_is_no_interruption(make_line: Any, settings: MediaSettings) -> None:
-    line, _ = make_line(settings)
+    line, _ = make_line(settings, make_line.long)
     await line.until(lambda: len(line.heard_at) > 10)
     line.engine.speech_started()
     quiet_from = time.monotonic() + FRAME_S * 2
@@ -144,7 +149,9 @@ async def test_an_utterance_in_two_pieces_is_one_turn(make_line: Any, settings: 
 
 
 async def test_silence_is_asked_about_and_ends_politely(make_line: Any, settings: MediaSettings) -> None:
-    quick = settings.model_copy(update={"silence_s": 0.5, "silence_prompts": 1})
+    quick = settings.model_copy(
+        update={"silence_s": 0.5, "silence_prompts": 1, "silence_goodbye_text": "Goodbye then."}
+    )
     line, task = make_line(quick)
     async with asyncio.timeout(30):
         concluded = await task

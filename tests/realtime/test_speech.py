@@ -102,7 +102,6 @@ async def test_ears_hear_words_and_no_words_in_noise(parts: SpeechParts, setting
     task.cancel()
     assert ears.frames_dropped == 0
     assert ["to an operator" in one.text.lower() for one in notes.utterances if one.text] == [True]
-    assert notes.partials and notes.partials[-1] == notes.utterances[-1].text  # the decode ahead was the last word
 
 
 async def test_voice_detection_finds_the_utterance(parts: SpeechParts) -> None:
@@ -139,9 +138,9 @@ async def test_an_interrupted_clause_does_not_become_the_next_one(parts: SpeechP
     await asyncio.sleep(0.05)
     cut.cancel()
     waiting.cancel()
-    samples = await voice.say("Goodbye.")
-    assert samples.size < 48_000 * 1.5 and voice.restarts == before
-    assert "bye" in (await hear(parts, samples)).lower()
+    samples = await voice.say("I want an operator, please.")
+    assert samples.size < 48_000 * 3 and voice.restarts == before
+    assert "operator" in (await hear(parts, samples)).lower()
 
 
 async def test_piper_is_never_imported(parts: SpeechParts) -> None:

@@ -119,7 +119,8 @@ class CallSession:
             old.detach()
             self._adopt(leg)
             self.post(Event(Happened.LEG_REPLACED))
-            leg.send_event(self._phase_event())
+            # `resumed`: there was an opening already, nobody is to wait for another.
+            leg.send_event({**self._phase_event(), "resumed": self.state.began})
             old.send_event({"type": "ended", "reason": "replaced"})
             await asyncio.sleep(_LAST_FRAMES_S)
             await old.close()

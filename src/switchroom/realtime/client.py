@@ -166,6 +166,7 @@ class _Caller:
         self._tasks: set[asyncio.Task[None]] = set()
         self._hung_up = False
         self._waiting = False
+        self._resumed = False
         self._last_voice_at = 0.0
         self._sign_of_life = 0.0
 
@@ -257,7 +258,8 @@ class _Caller:
 
     async def converse(self, utterances: list[tuple[str, Samples]], hang_up_after_s: float) -> None:
         await self._until_live()
-        self.report.greeted = await self._listen(_TOLD_GREETING_S if self._live.is_set() else _GREETING_S)
+        told = self._live.is_set() and not self._resumed
+        self.report.greeted = await self._listen(_TOLD_GREETING_S if told else _GREETING_S)
         for name, samples in utterances:
             if self._over.is_set():
                 return
@@ -378,6 +380,7 @@ class _Caller:
         match event.get("type"):
             case "state":
                 self._waiting = event.get("state") == "waiting"
+                self._resumed = self._resumed or bool(event.get("resumed"))
                 if event.get("state") == "live":
                     self._voice_at = None  # what sounded before was the hold tone
                     self._live.set()

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 _UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f<>{}\[\]|\\*_#`~]+")
 _WROTE = re.compile(rb"Wrote (/.*\.wav)\s*$")
 MAX_CLAUSE = 500
+_PREFIX = "switchroom-voice-"
 
 
 def speakable(text: str) -> str:
@@ -53,6 +54,18 @@ async def _take_wav(path: Path) -> Samples:
     return await asyncio.to_thread(work)
 
 
+def _own_folder() -> Path:
+    """A folder for clauses on their way, 0700, in memory where there is such a place. Those of dead processes of ours
+    are removed: a kill -9 leaves its folder behind."""
+    shm = Path("/dev/shm")  # noqa: S108
+    base = shm if shm.is_dir() else Path(tempfile.gettempdir())
+    for old in base.glob(_PREFIX + "*"):
+        pid = old.name.removeprefix(_PREFIX).split("-")[0]
+        if pid.isdecimal() and not Path(f"/proc/{pid}").exists() and old.stat().st_uid == os.getuid():
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=base))
+
+
 class _Job:
     """A clause to render; not `wanted` any more once its asker was interrupted."""
 
@@ -71,8 +84,7 @@ class PiperVoice:
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[Samples]] = set()
-        base = Path("/dev/shm")  # noqa: S108  (a folder of our own is made in it, 0700)
-        self._folder = Path(tempfile.mkdtemp(prefix="switchroom-voice-", dir=base if base.is_dir() else None))
+        self._folder = _own_folder()
         self.restarts = 0
 
     async def start(self) -> None:
@@ -176,7 +188,7 @@ class FliteVoice:
     def __init__(self, program: str, *, timeout_s: float = 20.0) -> None:
         self._program = program
         self._timeout_s = timeout_s
-        self._folder = Path(tempfile.mkdtemp(prefix="switchroom-voice-"))
+        self._folder = _own_folder()
         self._count = 0
 
     async def say(self, text: str) -> Samples:
