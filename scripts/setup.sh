@@ -127,9 +127,12 @@ browser_found() {
   compgen -G "${PLAYWRIGHT_BROWSERS_PATH:-${HOME:-}/.cache/ms-playwright}/chromium_headless_shell-*" >/dev/null
 }
 
+# The Node.js inside Playwright's wheel needs it; a bare system lacks it.
+atomic_found() { [[ $(PATH=$PATH:/sbin:/usr/sbin ldconfig -p) == *libatomic.so.1* ]]; }
+
 set_up_before() {
   [[ -r $STAMP && $(<"$STAMP") == "$(fingerprint)" ]] && "$VENV/bin/python" -c '' 2>/dev/null \
-    && browser_found && command -v flite >/dev/null
+    && browser_found && atomic_found && command -v flite >/dev/null
 }
 
 # --- the steps ---------------------------------------------------------------------------------------------------
@@ -174,6 +177,10 @@ main() {
   if ! command -v flite >/dev/null; then
     say "      flite: the fallback voice, and the one that the tests' callers speak with"
     missing+=(flite)
+  fi
+  if ! atomic_found; then
+    say "      libatomic1: a library that Playwright's driver is linked with"
+    missing+=(libatomic1)
   fi
   local browser_by_playwright=
   if ! browser_found; then

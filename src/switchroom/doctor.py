@@ -1,7 +1,7 @@
 """What is installed, what is missing, and the command that installs it.
 
 Each check does the thing in small instead of looking for a name: packages are imported in a program of their own (so
-that a broken shared library is seen and does not break us), the Valkey server and Chromium are started.
+that a broken shared library is seen and does not break us), the Valkey server is started, Chromium renders a page.
 `python -m switchroom.doctor` is the set-up's last step; the command line mounts the same checks.
 """
 
@@ -14,7 +14,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -29,15 +28,38 @@ _BASE = (
 )
 _VOICE = "moonshine_voice onnxruntime piper soxr"
 _CRAWL = "lxml.etree playwright.async_api protego selectolax.lexbor trafilatura"
-_BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome")
+_CRAWL_FIX = "pip install -c constraints.txt 'switchroom[crawl]'"
 _BROWSER_FIX = (
     "apt-get install -y chromium-headless-shell chromium-sandbox   # Ubuntu, whose packages have only a snap: "
-    ".venv/bin/playwright install --with-deps chromium-headless-shell"
+    "playwright install --with-deps chromium-headless-shell"
 )
-_SANDBOX_FIX = (
-    "apt-get install -y chromium-sandbox   "
-    "# Ubuntu 23.10 and newer, with Playwright's own: sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+# What Playwright and Chromium print when they cannot start: (a word of it, what it means, the command that helps).
+_BROWSER_FAULTS = (
+    ("libatomic.so.1", "Playwright's driver lacks libatomic", "apt-get install -y libatomic1"),
+    ("Executable doesn't exist", "no browser to render pages with", _BROWSER_FIX),
+    (
+        "No usable sandbox",
+        "Chromium finds no sandbox for a user who is not root",
+        "apt-get install -y chromium-sandbox   "
+        "# Ubuntu 23.10 and newer, with Playwright's own: sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+    ),
 )
+# Run by a fresh interpreter: renders a page the way the crawler does, with the browser that it would choose.
+_RENDERER = """
+import os, pathlib, sys
+from playwright.sync_api import sync_playwright
+from switchroom.crawler.render import find_chromium
+with sync_playwright() as playwright:
+    program = find_chromium(pathlib.Path(sys.argv[1]) if sys.argv[1:] else None)
+    root = os.geteuid() == 0
+    args = ["--disable-gpu", "--disable-dev-shm-usage"]
+    browser = playwright.chromium.launch(executable_path=program, chromium_sandbox=not root, args=args)
+    page = browser.new_page()
+    page.set_content("<script>document.title = [1, 2].join('and')</script>")
+    assert page.title() == "1and2", page.title()
+    print("a page was rendered by Chromium", browser.version, program or playwright.chromium.executable_path)
+    browser.close()
+"""
 # Run by a fresh interpreter: imports each argument, prints {"module": "why not"} of those that fail.
 _IMPORTER = """
 import contextlib, importlib, io, json, sys
@@ -62,11 +84,11 @@ class Check(msgspec.Struct, frozen=True):
     required: bool = True
 
 
-def run_checks(data_dir: Path | None = None, ports: Sequence[int] = ()) -> list[Check]:
+def run_checks(data_dir: Path | None = None, ports: Sequence[int] = (), browser: Path | None = None) -> list[Check]:
     """Runs every check side by side (seconds; it starts programs: call it in a thread from a loop).
 
-    `data_dir` and `ports` (TCP, loopback) are checked when they are given. Raises nothing: a check that breaks is a
-    finding.
+    `data_dir` and `ports` (TCP, loopback) are checked when they are given; `browser` is the configured one, if any.
+    Raises nothing: a check that breaks is a finding.
     """
     checks: list[Callable[[], Check]] = [
         _python,
@@ -75,8 +97,8 @@ def run_checks(data_dir: Path | None = None, ports: Sequence[int] = ()) -> list[
         partial(_packages, "extra local-voice", _VOICE, "pip install -c constraints.txt 'switchroom[local-voice]'"),
         _voice_models,
         _flite,
-        partial(_packages, "extra crawl", _CRAWL, "pip install -c constraints.txt 'switchroom[crawl]'"),
-        _chromium,
+        partial(_packages, "extra crawl", _CRAWL, _CRAWL_FIX),
+        partial(_chromium, browser),
     ]
     if data_dir is not None:
         checks.append(partial(_data_folder, data_dir))
@@ -189,40 +211,17 @@ def _flite() -> Check:
     return Check("flite", True, program)
 
 
-def browser_program() -> str | None:
-    """Path of the Chromium that the crawler would start: the system's, else the one that Playwright downloaded."""
-    for name in _BROWSERS:
-        if program := shutil.which(name):
-            return program
-    folder = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or Path.home() / ".cache" / "ms-playwright")
-    for pattern in ("chromium_headless_shell-*/*/*headless*shell", "chromium-*/*/chrome"):
-        for found in sorted(folder.glob(pattern), reverse=True):
-            if os.access(found, os.X_OK):
-                return str(found)
-    return None
-
-
-def _chromium() -> Check:
-    required = _installed("playwright")
-    program = browser_program()
-    if program is None:
-        return Check("Chromium", False, "no browser to render pages with", _BROWSER_FIX, required)
-    with tempfile.TemporaryDirectory(prefix="switchroom-doctor-", ignore_cleanup_errors=True) as profile:
-        flags = ["--headless", "--disable-gpu", "--no-first-run", f"--user-data-dir={profile}"]
-        flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-        if os.geteuid() == 0:
-            flags.append("--no-sandbox")  # Chromium refuses to start as root with it
-        code, output = _output([program, *flags, "--dump-dom", "data:text/html,<p>starts</p>"])
-    if "No usable sandbox" in output:
-        return Check(
-            "Chromium", False, f"{program} finds no sandbox for a user who is not root", _SANDBOX_FIX, required
-        )
-    if "<p>starts</p>" not in output:
-        return Check(
-            "Chromium", False, f"{program} ended with code {code}: {_last_line(output)}", _BROWSER_FIX, required
-        )
-    _, version = _output([program, "--version"])
-    return Check("Chromium", True, f"{_last_line(version)}, {program}")
+def _chromium(browser: Path | None = None) -> Check:
+    if not _installed("playwright"):
+        return Check("Chromium", False, "needs the extra crawl", _CRAWL_FIX, required=False)
+    code, output = _output([sys.executable, "-c", _RENDERER, *([str(browser)] if browser else [])])
+    if code == 0 and "a page was rendered by " in output:
+        return Check("Chromium", True, _last_line(output).removeprefix("a page was rendered by "))
+    for symptom, detail, fix in _BROWSER_FAULTS:
+        if symptom in output:
+            return Check("Chromium", False, detail, fix)
+    lines = [line.strip() for line in output.splitlines() if "rror" in line] or [_last_line(output)]
+    return Check("Chromium", False, f"rendering a page ended with code {code}: {lines[0]}", _BROWSER_FIX)
 
 
 def _data_folder(folder: Path) -> Check:

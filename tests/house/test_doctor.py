@@ -59,24 +59,38 @@ def test_an_extra_left_out_is_no_failure_and_a_broken_one_is(tmp_path: Path, mon
 
 
 def test_a_missing_browser_is_told_with_its_command(tmp_path: Path) -> None:
-    """In a program of its own, which finds no Chromium: neither on its PATH nor among Playwright's downloads."""
-    environment = {**os.environ, "PATH": str(tmp_path), "PLAYWRIGHT_BROWSERS_PATH": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-m", "switchroom.doctor"], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert "MISSING Chromium" in done.stdout
-    assert "apt-get install -y chromium-headless-shell" in done.stdout
-    assert "without flite" in done.stdout  # Piper speaks: flite only narrows what works
-    assert "ok      Valkey server" in done.stdout
-
-
-def test_a_browser_that_does_not_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = tmp_path / "chromium-headless-shell"
-    fake.write_text("#!/bin/sh\necho 'error while loading shared libraries: libnss3.so'\nexit 127\n")
-    fake.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    check = doctor._chromium()
+    check = doctor._chromium(tmp_path / "no-browser")
     assert not check.ok
-    assert "libnss3.so" in check.detail
-    assert "127" in check.detail
+    assert check.required
+    assert check.fix.startswith("apt-get install -y chromium-headless-shell")
+
+
+@pytest.mark.parametrize(
+    ("printed", "fix"),
+    [
+        ("error while loading shared libraries: libnss3.so", "apt-get install -y chromium-headless-shell"),
+        ("FATAL: No usable sandbox! If this is a Debian system", "apt-get install -y chromium-sandbox"),
+    ],
+)
+def test_a_browser_that_does_not_start_is_told(tmp_path: Path, printed: str, fix: str) -> None:
+    dying = tmp_path / "chromium-headless-shell"
+    dying.write_text(f"#!/bin/sh\necho '{printed}' >&2\nexit 127\n")
+    dying.chmod(0o755)
+    check = doctor._chromium(dying)
+    assert not check.ok
+    assert check.fix.startswith(fix)
+
+
+def test_the_command_exits_1_only_for_what_is_required(tmp_path: Path) -> None:
+    """In a program of its own, which finds no flite (Piper speaks: that only narrows), then no package at all."""
+    command = [sys.executable, "-m", "switchroom.doctor"]
+    environment = {**os.environ, "PATH": str(tmp_path)}
+    without_flite = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert "without flite" in without_flite.stdout
+    assert without_flite.returncode == 0, without_flite.stdout
+    (tmp_path / "soxr.py").write_text("raise ImportError('libsoxr.so.0: cannot open shared object file')")
+    environment["PYTHONPATH"] = str(tmp_path)
+    broken = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert "MISSING extra local-voice" in broken.stdout
+    assert "libsoxr.so.0" in broken.stdout
+    assert broken.returncode == 1
