@@ -60,7 +60,7 @@ def call_command(
     def on_event(event: dict[str, Any]) -> None:
         line = transcript_line(event)
         if line:
-            shown.print(line, highlight=False, markup=False)
+            shown.print(line, highlight=False, markup=False, soft_wrap=True)
 
     with plain_errors():
         try:
@@ -91,8 +91,8 @@ def transcript_line(event: dict[str, Any]) -> str | None:
         case "transcript" if event.get("final"):
             return f"{event.get('role', ''):>8}: {event.get('text', '')}"
         case "turn" if event.get("first_audio_ms") is not None:
-            after = f"{event['first_audio_ms']:.0f} ms after the caller stopped"
-            return f"{'':>8}  turn {event.get('turn')}: first audio {after}"
+            since = "the caller stopped" if event.get("endpoint_ms") is not None else "the call was answered"
+            return f"{'':>8}  turn {event.get('turn')}: first audio {event['first_audio_ms']:.0f} ms after {since}"
         case "state":
             return f"{'':>8}  call is {event.get('state')}"
         case "ended":

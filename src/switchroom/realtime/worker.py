@@ -220,7 +220,7 @@ class MediaWorker:
         )
 
         def run_turn(session: Session, given: TurnInput) -> AsyncIterator[EngineEvent]:
-            return self._engine.run(flow.graph, session, given)
+            return self._engine.run(flow.graph, session, given, variables=flow.settings.variables)
 
         return LocalEngine(self._parts, run_turn, session, self._settings)
 
