@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gzip
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -191,6 +193,19 @@ async def test_max_pages_and_depth(store: Store, tools: Tools, site: TestServer)
     outcome = await Crawl(tools, few).run()
     assert len(await records(store, few)) == 3
     assert "limit of pages" in outcome.note
+
+
+async def test_without_a_browser_the_job_says_so(store: Store, tools: Tools, site: TestServer) -> None:
+    job = await new_job(store, site, depth=0, sitemaps=False)
+    job = msgspec.structs.replace(job, spec=msgspec.structs.replace(job.spec, render="always"))
+    broken = BrowserPool(tools.client.guard, executable=Path("/nonexistent/chromium"))
+    try:
+        outcome = await Crawl(dataclasses.replace(tools, browsers=broken), job).run()
+    finally:
+        await broken.close()
+    assert outcome.event == JobEvent.DRAINED
+    assert "1 pages need a browser" in outcome.note
+    assert (await records(store, job))[""].cause == "browser_unavailable"
 
 
 async def test_a_killed_run_goes_on_without_loss_or_double_work(store: Store, tools: Tools, site: TestServer) -> None:

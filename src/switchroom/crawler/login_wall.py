@@ -50,16 +50,16 @@ def suspect(asked: str, got: str, status: int, page: Page | None, *, cookie_clea
         return None
     if page.refresh is not None and urls.is_login_url(page.refresh) and len(page.text) < _NOTICE_CHARS:
         return "redirected_to_login"
-    asks = page.password_form or _ASKS.search(page.text[:4000]) is not None
+    short = len(page.text) < _NOTICE_CHARS
+    # The search costs as much as parsing the page, so long texts are searched only where something else points there.
+    asks = page.password_form or ((short or cookie_cleared) and _ASKS.search(page.text[:4000]) is not None)
     if cookie_cleared and (moved or asks):
         return "cookie_cleared"
     if page.password_form:
         heads = " ".join((page.title, *page.headings))
         if moved or len(page.text) < _SHORT_CHARS or _LOGIN_WORDS.search(heads):
             return "redirected_to_login" if moved else "password_form"
-    if asks and len(page.text) < _NOTICE_CHARS:
-        return "asks_to_log_in"
-    return None
+    return "asks_to_log_in" if asks and short else None
 
 
 def speaks_of_login(text: str) -> bool:

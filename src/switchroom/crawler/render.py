@@ -166,7 +166,15 @@ class BrowserPool:
             if self.socks is None:
                 self.socks = await GuardedSocks(self._guard).start()
             if self._playwright is None:
-                self._playwright = await async_playwright().start()
+                try:
+                    async with asyncio.timeout(_LAUNCH_TIMEOUT_S):
+                        self._playwright = await async_playwright().start()
+                except Exception as error:
+                    # The driver is a program of its own; what a broken one raises has no common class.
+                    raise Unavailable(
+                        "Playwright's driver does not start; `switchroom doctor` says what is missing.",
+                        code="browser_unavailable",
+                    ) from error
             executable = await asyncio.to_thread(find_chromium, self._executable)
             root = os.geteuid() == 0
             try:

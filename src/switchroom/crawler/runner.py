@@ -126,10 +126,12 @@ class Crawl:
             walled = await self._frontier.walled_urls(sizes["walled"])
             done = [(url, PageRecord(url=url, outcome="failed", cause="login_wall")) for url in walled]
             await self._frontier.step(Step(done=done, counts={"failed:login_wall": len(done)}))
-        left = sizes["queued"]
-        return Outcome(
-            JobEvent.DRAINED, f"The limit of pages is reached; {left} known pages were not read." if left else ""
-        )
+        notes = []
+        if left := sizes["queued"]:
+            notes.append(f"The limit of pages is reached; {left} known pages were not read.")
+        if unseen := (await self._frontier.counts()).get("failed:browser_unavailable", 0):
+            notes.append(f"{unseen} pages need a browser and none could be started; `switchroom doctor` says why.")
+        return Outcome(JobEvent.DRAINED, " ".join(notes))
 
     # --- workers -----------------------------------------------------------------------------------------------------
 
