@@ -114,6 +114,7 @@ class Queue:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._known: set[str] = set()
+        self._hooked: set[str] = set()
 
     # --- the way in --------------------------------------------------------------------------------------------
 
@@ -132,6 +133,8 @@ class Queue:
         if flow_id not in self._known:
             await self._store.call("SADD", keys.queue_flows(), flow_id)
             self._known.add(flow_id)
+        if call.callback_url and flow_id not in self._hooked:
+            await self.hooked(flow_id)
         reply = await self._run(
             scripts.ENQUEUE,
             flow_id,
@@ -147,6 +150,7 @@ class Queue:
             call.idempotency_key or "",
             call.payload_digest,
             IDEMPOTENCY_TTL_S,
+            "1" if call.callback_url else "",
         )
         word = reply[0]
         if word == b"duplicate":
@@ -305,6 +309,12 @@ class Queue:
         """Takes back overdue leases, lets callbacks fall due, and forgets calls that ended before a time."""
         count: int = await self._run(scripts.TICK, flow_id, forget_before_ms)
         return count
+
+    async def hooked(self, flow_id: str) -> None:
+        """Lets every sender of webhooks know that this flow has an outbox."""
+        if await self._store.call("SADD", keys.hooked_flows(), flow_id):
+            await self._store.call("XADD", keys.hooked_news(), "MAXLEN", "~", 1_000, "*", "f", flow_id)
+        self._hooked.add(flow_id)
 
     # --- one script each ---------------------------------------------------------------------------------------
 

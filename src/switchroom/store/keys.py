@@ -24,6 +24,7 @@ JOINED = "joined"  # sorted set: pending task IDs whose caller is connected and 
 IDS = "ids"  # hash: caller ID -> its task that has not ended
 IDEMPOTENCY = "idem:"  # + key: string, the digest and the answer
 EVENTS = "events"  # stream: every change of state; webhooks, sockets and records read it
+OUTBOX = "outbox"  # stream: the events of calls with a callback URL, or of a flow with webhook endpoints
 CONFIG = "conf"  # hash: enabled, lines and the like, and the sequence
 STATS = "stats"  # hash: counters; + ":" + yyyymmdd for a day's
 ENDED = "ended"  # sorted set: ended task IDs by their end, for retention
@@ -36,6 +37,25 @@ def queue_events(flow_id: str) -> str:
 
 def queue_wake(flow_id: str) -> str:
     return flow(flow_id) + WAKE
+
+
+def queue_outbox(flow_id: str) -> str:
+    """Stream: changes that a webhook may want and nobody has made messages of yet."""
+    return flow(flow_id) + OUTBOX
+
+
+def queue_config(flow_id: str) -> str:
+    return flow(flow_id) + CONFIG
+
+
+def hooked_flows() -> str:
+    """Set: the flows that may have an outbox."""
+    return "sr:webhooks:flows"
+
+
+def hooked_news() -> str:
+    """Stream: wakes the senders when `hooked_flows` grew."""
+    return "sr:webhooks:news"
 
 
 def queue_flows() -> str:

@@ -1,5 +1,5 @@
 -- ARGV: task, caller ID, payload, priority, not before ms, expires ms, max attempts, duplicates mode, cap,
---       idempotency key, digest, seconds to keep the key
+--       idempotency key, digest, seconds to keep the key, '1' if it has a callback URL
 -- Returns: {'ok' | 'joined' | 'again', task, state, pending count, place, estimate ms}, {'duplicate', task}, {'mismatch'}, {'full'}
 local id, caller = ARGV[1], ARGV[2]
 
@@ -32,7 +32,7 @@ if ARGV[8] ~= 'allow' then
   local state = known and redis.call('HGET', call_key(known), 's')
   if state and state ~= 'ended' then
     if ARGV[8] == 'reject' then return { 'duplicate', known } end
-    if state == 'pending' or state == 'scheduled' then redis.call('HSET', call_key(known), 'p', ARGV[3]) end
+    if state == 'pending' or state == 'scheduled' then redis.call('HSET', call_key(known), 'p', ARGV[3], 'u', ARGV[13]) end
     local place, wait = place_of(known)
     return answer('joined', known, state, redis.call('ZCARD', K .. 'pending'), place, wait)
   end
@@ -57,6 +57,7 @@ if state == 'pending' then
 else
   redis.call('ZADD', K .. 'scheduled', ARGV[5], id)
 end
-emit(id, caller, state, '', 0, '', event, '', '')
+if ARGV[13] ~= '' then redis.call('HSET', call_key(id), 'u', ARGV[13]) end
+emit(id, caller, state, '', 0, '', event, '', '', ARGV[13])
 local place, wait = place_of(id)
 return answer('ok', id, state, redis.call('ZCARD', K .. 'pending'), place, wait)

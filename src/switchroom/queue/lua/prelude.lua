@@ -24,9 +24,13 @@ local function count(field, by)
   redis.call('HINCRBY', K .. 'stats:' .. text(math.floor(now / 86400000)), field, by)
 end
 
-local function emit(id, caller, state, previous, attempt, owner, cause, reason, detail)
-  redis.call('XADD', K .. 'events', 'MAXLEN', '~', 100000, '*', 't', id, 'c', caller, 'a', text(now), 's', state,
-    'p', previous, 'n', attempt, 'o', owner, 'e', cause, 'r', reason, 'd', detail)
+-- `hook` is '1' for a call that has a callback URL. The outbox holds only what a webhook may want, and is emptied by
+-- whoever turned an entry into messages: unlike the event stream it never forgets by length.
+local function emit(id, caller, state, previous, attempt, owner, cause, reason, detail, hook)
+  local fields = { 't', id, 'c', caller, 'a', text(now), 's', state, 'p', previous, 'n', attempt, 'o', owner, 'e', cause,
+    'r', reason, 'd', detail }
+  local entry = redis.call('XADD', K .. 'events', 'MAXLEN', '~', 100000, '*', unpack(fields))
+  if hook == '1' or conf('hooks', 0) > 0 then redis.call('XADD', K .. 'outbox', entry, unpack(fields)) end
 end
 
 local function history(past, state, cause, attempt, owner, reason, detail)
@@ -41,7 +45,7 @@ local function wake() redis.call('ZADD', K .. 'wake', 0, '1') end
 -- set (a flat list of further fields). Returns the new state, or nil where the table does not allow it.
 local function move(id, event, more)
   local key = call_key(id)
-  local v = redis.call('HMGET', key, 's', 'id', 'n', 'o', 'h', 'pr', 'q', 'e', 'li')
+  local v = redis.call('HMGET', key, 's', 'id', 'n', 'o', 'h', 'pr', 'q', 'e', 'li', 'u')
   if not v[1] then return nil end
   local before = v[1]
   local after = T[before .. ':' .. event]
@@ -96,7 +100,7 @@ local function move(id, event, more)
   if detail ~= '' then fields[#fields + 1] = 'd'; fields[#fields + 1] = detail end
   for _, word in ipairs(more.set or {}) do fields[#fields + 1] = word end
   redis.call('HSET', key, unpack(fields))
-  emit(id, v[2], after, before, attempt, owner, cause, reason, detail)
+  emit(id, v[2], after, before, attempt, owner, cause, reason, detail, v[10])
   return after
 end
 
