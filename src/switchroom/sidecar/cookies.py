@@ -15,21 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from switchroom.crawler.cookies import Cookie
 from switchroom.crawler.jar import Key
 from switchroom.errors import Unavailable
+from switchroom.store import SealBroken, Sealer
 
 log = logging.getLogger(__name__)
 
 FILE_NAME = "web-cookies.json"
 _MAGIC = b"SRCK1\n"
-_SALT_BYTES = 16
-_NONCE_BYTES = 12
-_SCRYPT_N = 2**14  # about 40 ms, once a process
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,8 +44,7 @@ class CookieFile:
 
     def __init__(self, folder: Path, key: str | None = None) -> None:
         self.path = folder / FILE_NAME
-        self._key = key.encode() if key else None
-        self._derived: dict[bytes, AESGCM] = {}
+        self._sealer = Sealer(key, _MAGIC)
         self._cached: tuple[tuple[int, int, int], Stored] | None = None
         self._lock = asyncio.Lock()
 
@@ -112,7 +106,7 @@ class CookieFile:
         handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(self._seal(plain))
+                file.write(self._sealer.seal(plain))
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self.path)
@@ -139,38 +133,13 @@ class CookieFile:
         self._cached = (signature, stored)
         return stored
 
-    def _seal(self, plain: bytes) -> bytes:
-        if self._key is None:
-            return plain
-        if not self._derived:
-            salt = os.urandom(_SALT_BYTES)
-            self._derived = {salt: self._derive(salt)}
-        ((salt, cipher),) = self._derived.items()
-        nonce = os.urandom(_NONCE_BYTES)
-        return _MAGIC + salt + nonce + cipher.encrypt(nonce, plain, _MAGIC + salt)
-
     def _open_sealed(self, raw: bytes) -> bytes:
-        if not raw.startswith(_MAGIC):
-            if raw[:1] == b"{":
-                return raw
+        if not self._sealer.is_sealed(raw) and raw[:1] != b"{":
             raise Unavailable("The cookie file is damaged; post the cookies again.", code="cookie_file_unreadable")
-        if self._key is None:
-            raise Unavailable("The cookie file is encrypted and no key is set.", code="cookie_file_unreadable")
-        salt, rest = raw[len(_MAGIC) :][:_SALT_BYTES], raw[len(_MAGIC) + _SALT_BYTES :]
-        cipher = self._derived.get(salt) or self._derive(salt)
         try:
-            plain = cipher.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], _MAGIC + salt)
-        except (InvalidTag, ValueError) as error:
-            raise Unavailable(
-                "The cookie file cannot be decrypted with the key that is set.", code="cookie_file_unreadable"
-            ) from error
-        # The salt of a file that opened is used on, so that the key is derived once a process.
-        self._derived = {salt: cipher}
-        return plain
-
-    def _derive(self, salt: bytes) -> AESGCM:
-        assert self._key is not None
-        return AESGCM(Scrypt(salt=salt, length=32, n=_SCRYPT_N, r=8, p=1).derive(self._key))
+            return self._sealer.open(raw)
+        except SealBroken as error:
+            raise Unavailable(f"The cookie file: {error}.", code="cookie_file_unreadable") from error
 
     @contextmanager
     def _only_writer(self) -> Iterator[None]:
