@@ -173,3 +173,23 @@ def crawl_site(host: str) -> str:
 def records_cursor(flow_id: str) -> str:
     """String: the last queue event that the records of a flow have seen."""
     return f"sr:{{{flow_id}}}:rc"
+
+
+# --- webhooks: one flow's endpoints and deliveries -----------------------------------------------------------------
+
+
+def webhooks(flow_id: str) -> str:
+    """Prefix of a flow's webhook keys; the webhooks' scripts append the suffixes below."""
+    return f"sr:{{{flow_id}}}:wh:"
+
+
+WH_ENDPOINTS = "endpoints"  # hash: endpoint ID -> endpoint (JSON)
+WH_ENABLED = "enabled"  # set: IDs of the endpoints that get messages; its size is `conf.hooks` of the queue
+WH_DELIVERY = "d:"  # + delivery ID: hash, a message on its way and what became of it
+WH_LANE = "lane:"  # + target + ":" + task ID: list, deliveries of one call that were not tried yet, in order
+WH_DUE = "due:"  # + target: sorted set, delivery IDs by when they are tried next, or by the end of their lease
+WH_RUNNING = "run:"  # + target: sorted set, delivery IDs under way by the end of their lease
+WH_TARGETS = "targets"  # sorted set: targets by when there is something to do
+WH_LOG = "log:"  # + endpoint ID: sorted set, all its deliveries by their creation
+WH_DONE = "done:"  # + endpoint ID: sorted set, its finished deliveries by their end, for retention
+WH_OPEN = "open"  # hash: endpoint ID -> its deliveries that have not finished; ID + ":dropped" counts refused ones
