@@ -23,6 +23,8 @@ from switchroom.errors import Unavailable
 
 EXIT_SILENT = 5
 """The call worked, but nothing was heard of the other side."""
+EXIT_LOST = 6
+"""The server or the media path died in the middle; calling again joins the same call."""
 
 
 def call_command(
@@ -43,7 +45,7 @@ def call_command(
     """Join a queued call: speak each file once the agent has spoken, listen, hang up, report.
 
     The transcript is shown on standard error as it grows. Exit codes: 0 the agent was heard, 1 refused, 4 nobody
-    answers, 5 nothing was heard.
+    answers, 5 nothing was heard, 6 the line was lost.
     """
     import uvloop
     from rich.console import Console
@@ -81,6 +83,8 @@ def call_command(
             print(f"  {turn.wav}: " + (f"answered after {after_ms:.0f} ms" if after_ms is not None else "no answer"))
         if record:
             print(f"recorded to {record}")
+    if report.ended_by == "lost":
+        raise typer.Exit(EXIT_LOST)
     if not report.heard_s:
         raise typer.Exit(EXIT_SILENT)
 

@@ -151,7 +151,7 @@ def crawl_command(
     save_to: Annotated[Path | None, typer.Option("--out", help="Also save the Markdown files in this folder.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Crawl sites into clean Markdown. Exit code: 0 done, 1 failed, 3 a login is needed (with --no-wait).
+    """Crawl sites into clean Markdown. Exit code: 0 done, 1 failed or no page could be read, 3 a login is needed (with --no-wait).
 
     Example: switchroom crawl https://docs.example.com --depth 2 --out ./docs
     """
@@ -167,7 +167,8 @@ def crawl_command(
         _show_job(job, saved, save_to)
     if job["state"] == "waiting_login":
         raise typer.Exit(EXIT_LOGIN_NEEDED)
-    if job["state"] != "completed":
+    progress = job["progress"]
+    if job["state"] != "completed" or (progress["failed"] and not progress["kept"] + progress["unchanged"]):
         raise typer.Exit(EXIT_FAILED)
 
 
