@@ -151,7 +151,9 @@ def crawl_command(
     save_to: Annotated[Path | None, typer.Option("--out", help="Also save the Markdown files in this folder.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Crawl sites into clean Markdown. Exit code: 0 done, 1 failed or no page could be read, 3 a login is needed (with --no-wait).
+    """Crawl sites into clean Markdown.
+
+    Exit code: 0 done, 1 failed or no page could be read, 3 a login is needed (with --no-wait).
 
     Example: switchroom crawl https://docs.example.com --depth 2 --out ./docs
     """
