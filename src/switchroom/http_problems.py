@@ -59,7 +59,9 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
         error.headers[CORRELATION_HEADER] = cid
         if error.status < 400:
             raise
-        problem = _problem(request, error.status, _code_of(error.status), error.reason, error.text or error.reason)
+        problem = _problem(
+            request.path, cid, error.status, _code_of(error.status), error.reason, error.text or error.reason
+        )
         headers: dict[str, str] = {hdrs.ALLOW: error.headers[hdrs.ALLOW]} if hdrs.ALLOW in error.headers else {}
         return _answer(problem, headers)
     except ConnectionError as error:
@@ -77,35 +79,56 @@ def request_correlation_id(request: web.Request) -> str:
     """The request's correlation ID: the client's where it is a plain token of at most 128 characters, else a UUID."""
     known = request.get(_request_key)
     if known is None:
-        offered = request.headers.get(CORRELATION_HEADER, "")
-        known = offered if _SANE_ID.fullmatch(offered) else str(uuid.uuid4())
-        request[_request_key] = known
+        known = request[_request_key] = correlation_id_from(request.headers.get(CORRELATION_HEADER, ""))
     return known
 
 
+def correlation_id_from(offered: str) -> str:
+    """What a client offers as its correlation ID where it is sane, else a new UUID."""
+    return offered if _SANE_ID.fullmatch(offered) else str(uuid.uuid4())
+
+
 def problem_response(request: web.Request, error: SwitchroomError) -> web.Response:
-    """`error` as a response: `type, title, status, detail, instance, code, correlationId, errors` and its `extra`."""
-    problem = _problem(request, error.status, error.code, error.title, error.detail)
+    """`error` as a response with the body of `problem_of`."""
+    headers: dict[str, str] = {} if error.retry_after_s is None else {hdrs.RETRY_AFTER: str(error.retry_after_s)}
+    return _answer(problem_of(error, request.path, request_correlation_id(request)), headers)
+
+
+def problem_of(error: SwitchroomError, path: str, cid: str) -> dict[str, Any]:
+    """The problem details of `error`: `type, title, status, detail, instance, code, correlationId, errors` and its
+    `extra`."""
+    problem = _problem(path, cid, error.status, error.code, error.title, error.detail)
     if error.faults:
         problem["errors"] = [fault._asdict() for fault in error.faults]
     for name, value in error.extra.items():
         problem.setdefault(name, value)
-    headers: dict[str, str] = {} if error.retry_after_s is None else {hdrs.RETRY_AFTER: str(error.retry_after_s)}
-    return _answer(problem, headers)
+    return problem
+
+
+def decoded_json(body: bytes) -> Any:
+    """A body as JSON; empty, not JSON or nested too deep raises `BadInput`."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if not body.strip():
+            raise BadInput("The body is empty; JSON is expected.", code="invalid_json") from None
+        # The decoder's words carry a byte offset, never the content.
+        detail = "nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise BadInput(f"The body is not JSON: {detail}.", code="invalid_json", faults=[Fault(detail, "")]) from error
 
 
 async def read_body(request: web.Request, max_bytes: int) -> bytes:
     """The whole body, at most `max_bytes` after content decoding; more raises `TooLarge` without reading on."""
     declared = request.content_length
     if declared is not None and declared > max_bytes:
-        raise _too_large(max_bytes)
+        raise too_large(max_bytes)
     parts: list[bytes] = []
     size = 0
     try:
         async for chunk in request.content.iter_any():
             size += len(chunk)
             if size > max_bytes:
-                raise _too_large(max_bytes)
+                raise too_large(max_bytes)
             parts.append(chunk)
     except ContentEncodingError as error:
         raise BadInput("The body does not match its Content-Encoding.") from error
@@ -114,30 +137,22 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
 
 async def read_json(request: web.Request, max_bytes: int) -> Any:
     """The body as JSON (any media type); empty, not JSON or nested too deep raises `BadInput`, too long `TooLarge`."""
-    body = await read_body(request, max_bytes)
-    if not body.strip():
-        raise BadInput("The body is empty; JSON is expected.", code="invalid_json")
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        # The decoder's words carry a byte offset, never the content.
-        detail = "nested too deep" if isinstance(error, RecursionError) else str(error)
-        raise BadInput(f"The body is not JSON: {detail}.", code="invalid_json", faults=[Fault(detail, "")]) from error
+    return decoded_json(await read_body(request, max_bytes))
 
 
-def _too_large(max_bytes: int) -> TooLarge:
+def too_large(max_bytes: int) -> TooLarge:
     return TooLarge(f"The body is larger than {max_bytes} bytes.", extra={"maxBytes": max_bytes})
 
 
-def _problem(request: web.Request, status: int, code: str, title: str, detail: str) -> dict[str, Any]:
+def _problem(path: str, cid: str, status: int, code: str, title: str, detail: str) -> dict[str, Any]:
     return {
         "type": f"urn:switchroom:problem:{code}",
         "title": title,
         "status": status,
         "detail": detail,
-        "instance": request.path,
+        "instance": path,
         "code": code,
-        "correlationId": request_correlation_id(request),
+        "correlationId": cid,
     }
 
 
@@ -150,9 +165,13 @@ def _answer(problem: dict[str, Any], headers: dict[str, str]) -> web.Response:
 
 def _unknown(request: web.Request, error: Exception) -> web.StreamResponse:
     log.exception("unexpected error", extra={"path": request.path, "method": request.method})
-    hidden = SwitchroomError("Something went wrong on our side; the correlation ID finds it in the log.")
     _raise_if_begun(request, error)
-    return problem_response(request, hidden)
+    return problem_response(request, hidden_error())
+
+
+def hidden_error() -> SwitchroomError:
+    """What a client is told of an error that we did not expect."""
+    return SwitchroomError("Something went wrong on our side; the correlation ID finds it in the log.")
 
 
 def _raise_if_begun(request: web.Request, error: Exception) -> None:
