@@ -1,7 +1,8 @@
 """The main job, end to end, on real parts: one spoken call and one crawl behind a login. Exits 0 only if all worked.
 
 Run it by `make demo`. It starts its own server on free ports in `demo-data/`, and leaves there what the call and the
-crawl brought: the caller's stereo WAV, the server's recording, the pages as Markdown.
+crawl brought: the caller's stereo WAV, the server's recording, the pages as Markdown. Kill it (-9, every process) in
+the middle of the call and run it again: it first shows what became of that call.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ EXAMPLES = HERE / "examples"
 SWITCHROOM = [sys.executable, "-m", "switchroom"]
 CALLER = "+38641656457"
 SECRET = secrets.token_urlsafe(24)
+UNDER_WAY = DATA / "call-under-way.json"
 STEPS = 7
 BOLD, DIM, GREEN, RED, OFF = (
     ("\033[1m", "\033[2m", "\033[32m", "\033[31m", "\033[0m") if sys.stdout.isatty() else [""] * 5
@@ -119,6 +121,30 @@ def levels(path: Path) -> tuple[float, list[float]]:
     return seconds, found
 
 
+def the_call_that_was_cut_off(api: str) -> None:
+    """The run before this one died in the middle of its call: nothing that was accepted may be lost."""
+    before = json.loads(UNDER_WAY.read_text())
+    base = f"/api/v1/openai-realtime/{before['flow']}/queue"
+    say(f"\n{BOLD}The run before this one was cut off in the middle of the call {before['task']}{OFF}")
+    deadline = time.monotonic() + 20
+    while True:
+        call = http_json(api, "GET", f"{base}/status?taskId={before['task']}")
+        rows = [http_json(api, "GET", f"/api/v1/executions/{one}") for one in call["executionIds"]]
+        settled = call["state"] in ("pending", "ended") and all(row["state"] != "INPROGRESS" for row in rows)
+        if settled or time.monotonic() > deadline:
+            break
+        time.sleep(0.3)
+    for change in call["history"]:
+        why = f"  ({change['detail']})" if change["detail"] else ""
+        say(f"     {change['at']}  {change['state']:<8} {change['cause']}{why}")
+    check(settled, f"it is not lost: it is {call['status']}")
+    for row in rows:
+        lines = len(row["transcript"])
+        say(f"     record {row['id']}: {row['state']}, {row['detail']}; {lines} lines of transcript kept")
+    http_json(api, "POST", f"{base}/cancel", {"taskId": before["task"], "reason": "the demo starts anew"})
+    UNDER_WAY.unlink()
+
+
 def the_call(api: str) -> None:
     canvas = EXAMPLES / "support-line.json"
     step(2, f"Import a realtime flow: {canvas.relative_to(HERE)}")
@@ -135,6 +161,7 @@ def the_call(api: str) -> None:
     say(f"  {status} {json.dumps(accepted)}")
     check(status == 202 and accepted["accepted"] and accepted["pendingCount"] == 1, "accepted, one call is pending")
     task = accepted["taskId"]
+    UNDER_WAY.write_text(json.dumps({"flow": flow_id, "task": task}))
     polled = http_json(api, "GET", f"{base}/queue/status?taskId={task}")
     check(polled["status"] == "pending" and polled["position"] == 1, "polled status: pending, next in line")
 
@@ -174,6 +201,7 @@ def the_call(api: str) -> None:
     while (polled := http_json(api, "GET", f"{base}/queue/status?taskId={task}&wait=5"))["state"] != "ended":
         if time.monotonic() > deadline:
             raise Failed(f"the call is still {polled['state']}")
+    UNDER_WAY.unlink()
     check(polled["status"] == "completed", f"polled status: {polled['status']}")
     for change in polled["history"]:
         say(f"     {change['at']}  {change['state']:<8} {change['cause']}")
@@ -248,8 +276,9 @@ def unity_cookies(site: str) -> list[dict[str, Any]]:
 
 def main() -> int:
     began = time.monotonic()
-    shutil.rmtree(DATA, ignore_errors=True)
-    DATA.mkdir()
+    if not UNDER_WAY.exists():
+        shutil.rmtree(DATA, ignore_errors=True)
+    DATA.mkdir(exist_ok=True)
     try:
         step(1, "switchroom serve: embedded store, API, media process, sidecar")
         serve = [*SWITCHROOM, "serve", "--data", str(DATA), "--port", "0", "--sidecar-port", "0"]
@@ -260,6 +289,8 @@ def main() -> int:
             say(f"  {line}")
             health = http_json(api, "GET", "/readyz")
             check(health["status"] == "ready", f"serving after {time.monotonic() - began:.1f} s")
+            if UNDER_WAY.exists():
+                the_call_that_was_cut_off(api)
             the_call(api)
             with program(site_program, "ready ", DATA / "site.log") as (_, site_line):
                 the_crawl(sidecar, site_line.split()[1])

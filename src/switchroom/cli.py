@@ -204,7 +204,7 @@ def doctor(data: DataOption = None, as_json: JsonOption = False) -> None:
     from switchroom import doctor as checks
 
     settings = _settings(data=data)
-    found = checks.run_checks(settings.data, (settings.port, settings.sidecar_port))
+    found = checks.run_checks(settings.data, (settings.port, settings.sidecar_port), settings.crawl.chromium)
     if as_json:
         print_json([msgspec.to_builtins(check) for check in found])
     else:

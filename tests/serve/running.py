@@ -29,8 +29,11 @@ class Server(NamedTuple):
 
     def pids(self) -> list[int]:
         """Every process that descends from the server's, itself last."""
-        found = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-        parents = {int(line.split()[0]): int(line.split()[1]) for line in found.splitlines()}
+        parents = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):  # it ended while we looked
+                    parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
         family = [self.process.pid]
         for pid in family:
             family += [child for child, parent in parents.items() if parent == pid]

@@ -58,7 +58,7 @@ def _own_folder() -> Path:
     """A folder for clauses on their way, 0700, in memory where there is such a place. Those of dead processes of ours
     are removed: a kill -9 leaves its folder behind."""
     shm = Path("/dev/shm")  # noqa: S108
-    base = shm if shm.is_dir() else Path(tempfile.gettempdir())
+    base = shm if shm.is_dir() and os.access(shm, os.W_OK) and os.statvfs(shm).f_bavail else Path(tempfile.gettempdir())
     for old in base.glob(_PREFIX + "*"):
         pid = old.name.removeprefix(_PREFIX).split("-")[0]
         if pid.isdecimal() and not Path(f"/proc/{pid}").exists() and old.stat().st_uid == os.getuid():
