@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -20,6 +19,7 @@ from pydantic_settings import (
 
 from switchroom.realtime.settings import MediaSettings
 from switchroom.sidecar.settings import CrawlSettings
+from switchroom.store.address import Target
 
 CONFIG_VARIABLE = "SWITCHROOM_CONFIG"
 
@@ -43,7 +43,10 @@ class Settings(BaseSettings):
     sidecar_port: int = Field(default=8091, ge=0, le=65535)
 
     store_url: str | None = None
-    """`redis://`, `rediss://` or `unix://` of your own Valkey or Redis >= 7; none: the embedded server."""
+    """Your own Valkey or Redis >= 7: `redis://`, `rediss://`, `unix://`, a cluster as `redis+cluster://host:port,host:port/`,
+    a Sentinel group as `redis+sentinel://host:port,host:port/service`; none: the embedded server."""
+    replicas_ack: int = Field(default=0, ge=0, le=16)
+    """A write counts once so many replicas of your own store have it."""
     fsync: Literal["always", "everysec"] = "always"
     """How the embedded server writes its file: before each answer, or once a second."""
 
@@ -95,9 +98,15 @@ class Settings(BaseSettings):
     @field_validator("store_url")
     @classmethod
     def _known_scheme(cls, value: str | None) -> str | None:
-        if value and not re.match(r"(redis|rediss|unix)://", value):
-            raise ValueError("must begin with redis://, rediss:// or unix://")
+        if value:
+            Target.from_url(value)
         return value or None
+
+    @model_validator(mode="after")
+    def _replicas_somewhere(self) -> Self:
+        if self.replicas_ack and self.store_url is None:
+            raise ValueError("replicas_ack needs a store of yours (store_url): the embedded server has no replicas")
+        return self
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:

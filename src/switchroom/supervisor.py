@@ -78,7 +78,7 @@ async def run_role(role: Role, settings: Settings) -> None:
         print(f"ready {role} {url}".rstrip(), flush=True)
 
     async with opened_store(settings) as store_url:
-        store = await Store.connect(store_url)
+        store = await Store.connect(store_url, replicas_ack=settings.replicas_ack)
         try:
             await ROLES[role](settings, store, stop, ready)
         finally:

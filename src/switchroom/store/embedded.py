@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Literal
 
 from switchroom.errors import Conflict, Unavailable
-from switchroom.store.wire import Address, Wire
+from switchroom.store.address import Address
+from switchroom.store.wire import Wire
 
 log = logging.getLogger(__name__)
 

@@ -4,62 +4,91 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import redis.asyncio as redis
-from redis.exceptions import ConnectionError as RedisConnectionError
+from redis import exceptions as theirs
 from redis.exceptions import NoScriptError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from switchroom.errors import Unavailable
+from switchroom.store.address import Address, Target
+from switchroom.store.nodes import Line, nodes_of, word_of
 from switchroom.store.script import Script
-from switchroom.store.wire import Address, Wire
+from switchroom.store.wire import Wire
 
 Word = str | bytes | int | float
 
 CONNECT_PATIENCE_S = 5.0
-"""How long a call waits for a lost server to come back before it fails."""
+"""How long a call waits for a lost server, a slot on its way or a new primary before it fails."""
+REPLICA_PATIENCE_MS = 2_000
+"""How long a call waits for the replicas that `replicas_ack` asks for."""
+_PAUSE_FIRST_S = 0.02
+_PAUSE_MOST_S = 0.5
+
+_NOT_RUN_YET = frozenset({"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "BUSY", "READONLY", "MASTERDOWN"})
+"""Errors of a server that did not run the command and may, or another may, a little later."""
+_NOT_RUN = {
+    "OOM": "the store's memory is full",
+    "MISCONF": "the store cannot write its file",
+    "NOREPLICAS": "the store has not enough replicas",
+}
+_ELSEWHERE = (
+    theirs.MovedError,
+    theirs.AskError,
+    theirs.TryAgainError,
+    theirs.ClusterDownError,
+    theirs.ReadOnlyError,
+    theirs.MasterDownError,
+)
 
 
 class Store:
-    """Calls on one batching connection; blocking waits on connections of their own.
+    """Calls on one batching connection a server; blocking waits on connections of their own.
 
     Replies are RESP2 as they come: `bytes`, `int`, `None`, `list`. A server's error raises
-    `redis.exceptions.ResponseError`; a server that is not there raises `Unavailable`. A command whose connection
-    broke before its reply may or may not have run: it is never repeated here.
+    `redis.exceptions.ResponseError`; a server that is not there raises `Unavailable`. A command that a server refused
+    to run (it moved, it loads, it became a replica) is sent again; one whose connection broke before its reply may or
+    may not have run: it is never repeated here.
+
+    `replicas_ack` servers more must have a write before it counts: else `Unavailable` (`not_replicated`), and then the
+    write may stand all the same.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 10.0) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 10.0, replicas_ack: int = 0) -> None:
         self.url = url
-        self._address = Address.from_url(url)
-        self._timeout_s = timeout_s
-        self._wire: Wire | None = None
-        self._connecting = asyncio.Lock()
+        self._nodes = nodes_of(Target.from_url(url), timeout_s)
+        self._replicas = replicas_ack
         self._closed = False
-        # No driver info: redis-py would read its own metadata from disk for each connection.
-        self._blocking: Any = redis.Redis.from_url(url, socket_timeout=None, protocol=2, driver_info=None)
-        self._blocking.response_callbacks.clear()
+        self._blocking: dict[Address, Any] = {}
 
     @classmethod
-    async def connect(cls, url: str, *, timeout_s: float = 10.0) -> Store:
-        """Opens the store at `url` (`redis://`, `rediss://`, `unix://`) and checks that it may not evict."""
-        store = cls(url, timeout_s=timeout_s)
+    async def connect(cls, url: str, *, timeout_s: float = 10.0, replicas_ack: int = 0) -> Store:
+        """Opens the store at `url` (see `Target`) and warns where its settings may lose what it accepted."""
+        store = cls(url, timeout_s=timeout_s, replicas_ack=replicas_ack)
         await store.call("PING")
         return store
 
     async def call(self, *command: Word) -> Any:
         """Runs one command; it shares its write with the others of this event-loop tick."""
-        wire = self._wire
-        if wire is None or not wire.alive:
-            wire = await self._connect()
-        return await wire.send(*command)
+        line = self._nodes.line(command)
+        if line is None or (wire := line.wire) is None or not wire.alive:
+            line, wire = await self._reach(command, _deadline())
+        try:
+            if self._replicas:
+                return await self._replicated(wire, command)
+            return await wire.send(*command)
+        except ResponseError as error:
+            if (word := word_of(error)) not in _NOT_RUN_YET and word not in _NOT_RUN:
+                raise
+            refusal = error
+        return await self._again(command, line, refusal)
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Word]) -> Any:
         """Runs a script, loading it where the server does not know it."""
         try:
             return await self.call("EVALSHA", script.sha, len(keys), *keys, *args)
         except ResponseError as error:
-            if not (isinstance(error, NoScriptError) or str(error).startswith("NOSCRIPT")):
+            if not (isinstance(error, NoScriptError) or word_of(error) == "NOSCRIPT"):
                 raise
             return await self.call("EVAL", script.source, len(keys), *keys, *args)
 
@@ -70,38 +99,112 @@ class Store:
         """
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._blocking.execute_command(*command)
-        except (RedisConnectionError, RedisTimeoutError, OSError, TimeoutError) as error:
-            raise Unavailable(
-                f"the store does not answer: {error}", code="store_unavailable", retry_after_s=1
-            ) from error
+                while True:
+                    line, _ = await self._reach(command, _deadline(timeout_s))
+                    try:
+                        return await self._client(line.address).execute_command(*command)
+                    except ResponseError as error:
+                        if not isinstance(error, _ELSEWHERE) and word_of(error) not in ("UNBLOCKED", "LOADING"):
+                            raise
+                        # Nothing was taken: the server is not the one to wait on (any more).
+                        self._nodes.wrong(line, None)
+                        await asyncio.sleep(_PAUSE_FIRST_S)
+        except (theirs.ConnectionError, theirs.TimeoutError, OSError, TimeoutError) as error:
+            raise _gone(error) from error
 
     async def close(self) -> None:
         self._closed = True
-        if self._wire is not None:
-            self._wire.close()
-        await self._blocking.aclose()
+        self._nodes.close()
+        for client in self._blocking.values():
+            await client.aclose()
 
-    async def _connect(self) -> Wire:
-        async with self._connecting:
-            if self._wire is not None and self._wire.alive:
-                return self._wire
+    async def _reach(self, command: Sequence[Word], deadline: float) -> tuple[Line, Wire]:
+        """A live wire to the command's server, waiting for one until `deadline` (loop time)."""
+        loop = asyncio.get_running_loop()
+        pause_s = _PAUSE_FIRST_S
+        while True:
             if self._closed:
                 raise Unavailable("the store is closed", code="store_unavailable")
-            deadline = asyncio.get_running_loop().time() + CONNECT_PATIENCE_S
-            pause_s = 0.02
-            while True:
-                try:
-                    wire = await Wire.open(self._address, timeout_s=self._timeout_s)
-                    await wire.send("PING")
-                except (Unavailable, ResponseError) as error:
-                    # A server that loads its append-only file refuses commands: that passes.
-                    if asyncio.get_running_loop().time() + pause_s > deadline:
-                        raise Unavailable(
-                            f"the store does not answer: {error}", code="store_unavailable", retry_after_s=1
-                        ) from error
-                    await asyncio.sleep(pause_s)
-                    pause_s = min(pause_s * 2, 0.5)
-                else:
-                    self._wire = wire
-                    return wire
+            line: Line | None = None
+            try:
+                line = await self._nodes.find(command)
+                return line, await line.open()
+            except (Unavailable, ResponseError) as error:
+                # A server that loads its append-only file refuses commands: that passes.
+                if line is not None:
+                    self._nodes.wrong(line, None)
+                if loop.time() + pause_s > deadline:
+                    raise _gone(error) from error
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, _PAUSE_MOST_S)
+
+    async def _again(self, command: Sequence[Word], line: Line, error: ResponseError) -> Any:
+        """Sends a command again that a server refused to run, where it belongs now."""
+        loop = asyncio.get_running_loop()
+        deadline = _deadline()
+        pause_s = _PAUSE_FIRST_S
+        while True:
+            word = word_of(error)
+            if word in _NOT_RUN:
+                raise Unavailable(f"{_NOT_RUN[word]}: {error}", code="store_unavailable", retry_after_s=5) from error
+            if word not in _NOT_RUN_YET:
+                raise error
+            self._nodes.wrong(line, error)
+            if loop.time() + pause_s > deadline:
+                raise _gone(error) from error
+            if word != "MOVED":
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, _PAUSE_MOST_S)
+            line, wire = await self._reach(command, deadline)
+            try:
+                if self._replicas:
+                    return await self._replicated(wire, command)
+                return await wire.send(*command)
+            except ResponseError as refusal:
+                error = refusal
+
+    async def _replicated(self, wire: Wire, command: Sequence[Word]) -> Any:
+        """The reply, once as many replicas as asked for have all that this connection wrote (`WAIT`)."""
+        replies = await asyncio.gather(
+            wire.send(*command),
+            wire.send("WAIT", self._replicas, REPLICA_PATIENCE_MS),
+            return_exceptions=True,
+        )
+        for failed in replies:
+            if isinstance(failed, BaseException):
+                raise failed
+        reply, copies = replies[0], int(cast(int, replies[1]))
+        if copies < self._replicas:
+            raise Unavailable(
+                f"{copies} of {self._replicas} replicas have this write: it may be lost, or stand",
+                code="not_replicated",
+                retry_after_s=1,
+            )
+        return reply
+
+    def _client(self, address: Address) -> Any:
+        client = self._blocking.get(address)
+        if client is None:
+            # No driver info: redis-py would read its own metadata from disk for each connection.
+            client = self._blocking[address] = redis.Redis(
+                host=address.host,
+                port=address.port,
+                db=address.database,
+                username=address.username,
+                password=address.password,
+                unix_socket_path=address.path,
+                ssl=address.tls,
+                socket_timeout=None,
+                protocol=2,
+                driver_info=None,
+            )
+            client.response_callbacks.clear()
+        return client
+
+
+def _deadline(most_s: float = CONNECT_PATIENCE_S) -> float:
+    return asyncio.get_running_loop().time() + min(CONNECT_PATIENCE_S, most_s)
+
+
+def _gone(error: BaseException) -> Unavailable:
+    return Unavailable(f"the store does not answer: {error}", code="store_unavailable", retry_after_s=1)

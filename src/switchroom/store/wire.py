@@ -10,44 +10,16 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from dataclasses import dataclass
 from typing import Any, cast
 
 import hiredis
-from redis.asyncio.connection import parse_url
 from redis.exceptions import ResponseError
 
 from switchroom.errors import Unavailable
+from switchroom.store.address import Address
 
 MAX_IN_FLIGHT = 20_000
 """Commands without a reply yet; beyond that the store is too slow for what it is asked, and callers are told so."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a server is: a socket path, or a host and port with optional TLS and credentials."""
-
-    path: str | None
-    host: str
-    port: int
-    username: str | None
-    password: str | None
-    database: int
-    tls: bool
-
-    @classmethod
-    def from_url(cls, url: str) -> Address:
-        """Reads `redis://`, `rediss://` or `unix://` (redis-py's spelling)."""
-        options: dict[str, Any] = dict(parse_url(url))
-        return cls(
-            path=options.get("path"),
-            host=options.get("host") or "localhost",
-            port=int(options.get("port") or 6379),
-            username=options.get("username"),
-            password=options.get("password"),
-            database=int(options.get("db") or 0),
-            tls=url.startswith("rediss://"),
-        )
 
 
 class Wire(asyncio.Protocol):
@@ -62,16 +34,17 @@ class Wire(asyncio.Protocol):
         self._flushing = False
         self._transport: asyncio.Transport | None = None
         self._watch: asyncio.TimerHandle | None = None
+        self._retired = False
         self._answered = 0
         self._answered_before = 0
         self.closed = self._loop.create_future()
 
     @classmethod
-    async def open(cls, address: Address, *, timeout_s: float) -> Wire:
-        """Connects, authenticates and selects the database within `timeout_s` seconds."""
+    async def open(cls, address: Address, *, timeout_s: float, connect_s: float | None = None) -> Wire:
+        """Connects, authenticates and selects the database within `connect_s` seconds (none given: `timeout_s`)."""
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s if connect_s is None else connect_s):
                 if address.path:
                     _, wire = await loop.create_unix_connection(lambda: cls(timeout_s), address.path)
                 else:
@@ -111,9 +84,16 @@ class Wire(asyncio.Protocol):
             self._flush()
             self._transport.close()
 
+    def retire(self) -> None:
+        """Closes once the answers that are on their way have come; the caller sends nothing more."""
+        self._retired = True
+        if not self._waiting:
+            self.close()
+
     def _flush(self) -> None:
         self._flushing = False
-        if self._out and self._transport is not None:
+        # A transport that just failed says so a tick later; what waits then fails with it.
+        if self._out and self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"".join(self._out))
             self._out.clear()
             if self._watch is None:
@@ -149,12 +129,16 @@ class Wire(asyncio.Protocol):
                 else:
                     future.set_result(reply)
             reply = self._reader.gets()
+        if self._retired and not self._waiting:
+            self.close()
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._watch is not None:
             self._watch.cancel()
         if not self.closed.done():
             self.closed.set_result(None)
+        self._transport = None
+        self._out.clear()
         while self._waiting:
             future = self._waiting.popleft()
             if not future.done():
