@@ -139,6 +139,11 @@ class FlowStore:
         self._remember(rev, flow)
         return flow
 
+    def cached(self, flow_id: str) -> tuple[bytes, Flow] | None:
+        """The flow as it was when it was last read or saved here, with its revision: whoever uses it has the store
+        compare the revision where it matters."""
+        return self._cache.get(flow_id)
+
     async def list(self, offset: int = 0, limit: int = 50) -> tuple[list[Flow], int]:
         """A page of flows, oldest first, and how many there are in all."""
         total = int(await self._store.call("ZCARD", keys.flow_index()))

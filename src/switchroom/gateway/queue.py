@@ -11,29 +11,18 @@ from aiohttp import hdrs, web
 
 from switchroom.access import Scope
 from switchroom.engine import Flow
-from switchroom.errors import BadInput, Conflict, Fault
+from switchroom.errors import BadInput, Fault
 from switchroom.gateway import enqueue_body
+from switchroom.gateway.enqueue import EnqueueReply, accept, require_realtime, seconds
 from switchroom.gateway.operation import operation
 from switchroom.gateway.reply import bad_parameter, json_reply, not_modified, query_int, rfc3339
-from switchroom.gateway.services import known_flow, services
-from switchroom.http_problems import read_body, read_json
-from switchroom.queue import Detail, Rules, State, Status
+from switchroom.gateway.services import PRINCIPAL, known_flow, services
+from switchroom.http_problems import read_body
+from switchroom.queue import Detail, State, Status
 
 BASE = "/api/v1/openai-realtime/{flow_id}/queue"
 MAX_WAIT_S = 60
 MAX_PAGE = 1_000
-
-
-class EnqueueReply(msgspec.Struct, rename="camel", omit_defaults=True):
-    """`pendingCount` counts the call just queued. `position` (1 is next) and `estimatedWaitSeconds` are left out for a
-    call that does not wait in line now."""
-
-    accepted: bool
-    task_id: str
-    pending_count: int
-    position: int | None = None
-    estimated_wait_seconds: int | None = None
-    duplicate: bool = False
 
 
 class TaskBody(msgspec.Struct, rename="camel"):
@@ -92,20 +81,9 @@ def routes() -> list[web.RouteDef]:
 )
 async def enqueue(request: web.Request) -> web.Response:
     parts = services(request)
-    flow = await _realtime_flow(request)
-    body = await read_json(request, parts.max_body_bytes)
-    call = enqueue_body.parse(body, request.headers.get("Idempotency-Key"), parts.guard)
-    accepted = await parts.queue.enqueue(flow.id, call, _rules(flow))
-    waits = accepted.position > 0
-    reply = EnqueueReply(
-        accepted=True,
-        task_id=accepted.task_id,
-        pending_count=accepted.pending,
-        position=accepted.position if waits else None,
-        estimated_wait_seconds=_seconds(accepted.estimate_ms) if waits else None,
-        duplicate=accepted.duplicate,
-    )
-    return json_reply(reply, status=202)
+    body = await read_body(request, parts.max_body_bytes)
+    key = request.headers.get("Idempotency-Key")
+    return json_reply(await accept(parts, request[PRINCIPAL], request.match_info["flow_id"], body, key), status=202)
 
 
 @operation(
@@ -225,14 +203,8 @@ async def clear(request: web.Request) -> web.Response:
 
 async def _realtime_flow(request: web.Request) -> Flow:
     flow = await known_flow(request, request.match_info["flow_id"])
-    if flow.kind != "realtime":
-        raise Conflict(f"The flow {flow.id!r} is not a realtime flow: it has no queue.", code="not_realtime")
+    require_realtime(flow)
     return flow
-
-
-def _rules(flow: Flow) -> Rules:
-    settings = flow.settings
-    return Rules(lines=settings.lines, duplicates=settings.duplicates, max_attempts=settings.max_attempts)
 
 
 async def _verb_body(request: web.Request) -> dict[str, Any]:
@@ -351,7 +323,7 @@ def _one_task(queue: dict[str, Any], detail: Detail, executions: list[str]) -> d
         "attempt": call.attempt,
         "maxAttempts": call.max_attempts,
         "position": detail.position if waits else None,
-        "estimatedWaitSeconds": _seconds(detail.estimate_ms) if waits else None,
+        "estimatedWaitSeconds": seconds(detail.estimate_ms) if waits else None,
         "enqueuedAt": rfc3339(call.enqueued_at_ms),
         "notBefore": rfc3339(call.not_before_ms),
         "expiresAt": rfc3339(call.expires_at_ms),
@@ -380,7 +352,7 @@ def _one_task(queue: dict[str, Any], detail: Detail, executions: list[str]) -> d
                 "ID": call.caller_id,
                 "position": detail.position,
                 "enqueuedAt": rfc3339(call.enqueued_at_ms),
-                "estimatedWaitSeconds": _seconds(detail.estimate_ms),
+                "estimatedWaitSeconds": seconds(detail.estimate_ms),
             }
         ]
         if waits
@@ -392,8 +364,4 @@ def _estimate(queue: Status, place: int) -> int:
     """The rule of the queue's own scripts: nothing while a line is free, else the calls before it over the lines."""
     if place <= queue.free:
         return 0
-    return _seconds((place - max(queue.free, 0)) * queue.average_handle_ms // queue.lines)
-
-
-def _seconds(ms: int) -> int:
-    return -(-ms // 1000)
+    return seconds((place - max(queue.free, 0)) * queue.average_handle_ms // queue.lines)

@@ -51,12 +51,17 @@ def services(request: web.Request) -> Services:
 
 
 async def known_flow(request: web.Request, flow_id: str) -> Flow:
-    """The flow of this ID, if the caller may use it: `NotFound`, or `Unauthorized` for a protected flow that is
+    """The flow of this ID, if the caller may use it; see `usable_flow`."""
+    return await usable_flow(services(request), request[PRINCIPAL], flow_id)
+
+
+async def usable_flow(parts: Services, principal: Principal, flow_id: str) -> Flow:
+    """The flow of this ID, if `principal` may use it: `NotFound`, or `Unauthorized` for a protected flow that is
     asked for without a key (on a server that is open otherwise)."""
-    flow = await services(request).flows.get(flow_id)
+    flow = await parts.flows.get(flow_id)
     if flow is None:
         raise NotFound(f"There is no flow {flow_id!r}.", code="flow_not_found")
-    if flow.settings.protected and request[PRINCIPAL].key_id == "open":
+    if flow.settings.protected and principal.key_id == "open":
         raise Unauthorized(
             "This flow is protected and needs an API key: send `Authorization: Bearer KEY` or `X-API-Key: KEY`."
         )

@@ -2,7 +2,7 @@
 
 from switchroom.queue.feed import Feed
 from switchroom.queue.model import Call, EndReason, Held, NewCall, QueueEvent, State
-from switchroom.queue.queue import Accepted, Detail, LeaseLost, Queue, Row, Rules, Status, Waiting
+from switchroom.queue.queue import Accepted, Detail, LeaseLost, Queue, Row, Rules, StaleRules, Status, Waiting
 
 __all__ = [
     "Accepted",
@@ -17,6 +17,7 @@ __all__ = [
     "QueueEvent",
     "Row",
     "Rules",
+    "StaleRules",
     "State",
     "Status",
     "Waiting",

@@ -108,6 +108,16 @@ class LeaseLost(Conflict):
         self.end_reason = EndReason(reason) if reason else None
 
 
+class StaleRules(Conflict):
+    """The flow was changed or deleted after its rules were read: read it again."""
+
+    code = "stale_rules"
+    title = "The flow was changed meanwhile"
+
+    def __init__(self, flow_id: str) -> None:
+        super().__init__(f"the flow {flow_id} was changed while a call was put in its queue")
+
+
 class Queue:
     """The queues of all flows in one store."""
 
@@ -124,8 +134,11 @@ class Queue:
             "HSET", keys.flow(flow_id) + keys.CONFIG, "lines", rules.lines, "sl_ms", rules.service_level_ms
         )
 
-    async def enqueue(self, flow_id: str, call: NewCall, rules: Rules) -> Accepted:
+    async def enqueue(self, flow_id: str, call: NewCall, rules: Rules, *, revision: bytes = b"") -> Accepted:
         """Puts a call in the queue; it is on disk when this returns.
+
+        `revision` is that of the flow's document that `rules` were read from: where it is not the stored one any more
+        nothing happens and `StaleRules` is raised (empty: unchecked).
 
         Raises `Conflict` (`duplicates` is `reject` and the ID has a call that has not ended), `Unprocessable` (the
         idempotency key came with another payload), `TooMany` (the queue is full).
@@ -151,8 +164,11 @@ class Queue:
             call.payload_digest,
             IDEMPOTENCY_TTL_S,
             "1" if call.callback_url else "",
+            revision,
         )
         word = reply[0]
+        if word == b"stale":
+            raise StaleRules(flow_id)
         if word == b"duplicate":
             task_id = reply[1].decode()
             raise Conflict(

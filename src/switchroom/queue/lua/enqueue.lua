@@ -1,7 +1,10 @@
 -- ARGV: task, caller ID, payload, priority, not before ms, expires ms, max attempts, duplicates mode, cap,
---       idempotency key, digest, seconds to keep the key, '1' if it has a callback URL
--- Returns: {'ok' | 'joined' | 'again', task, state, pending count, place, estimate ms}, {'duplicate', task}, {'mismatch'}, {'full'}
+--       idempotency key, digest, seconds to keep the key, '1' if it has a callback URL,
+--       revision of the flow that these rules were read from ('' for unchecked)
+-- Returns: {'ok' | 'joined' | 'again', task, state, pending count, place, estimate ms}, {'duplicate', task}, {'mismatch'},
+--          {'full'}, {'stale'}
 local id, caller = ARGV[1], ARGV[2]
+if ARGV[14] ~= '' and redis.call('HGET', K .. 'doc', 'rev') ~= ARGV[14] then return { 'stale' } end
 
 local function place_of(task)
   local rank = redis.call('ZRANK', K .. 'pending', task)
