@@ -108,19 +108,21 @@ class GuardedClient:
         max_bytes: int = 8_000_000,
         timeout_s: float = 30.0,
         follow: bool = True,
+        cut: bool = False,
     ) -> Fetched:
         """Send a request and read the whole answer.
 
-        `max_bytes` caps the body after decompression, `timeout_s` everything together, redirects included (they
-        are not followed with `follow=False`). `Authorization` and `Cookie` headers stay with the first origin;
-        `cookies` is asked again for each hop. An HTTP error status is an answer, not an error.
+        `max_bytes` caps the body after decompression (a longer one is an error, or with `cut` its rest is not read),
+        `timeout_s` everything together, redirects included (they are not followed with `follow=False`).
+        `Authorization` and `Cookie` headers stay with the first origin; `cookies` is asked again for each hop. An HTTP
+        error status is an answer, not an error.
         Raises `OutboundError`, whose `cause` names what went wrong.
         """
         send = CIMultiDict(headers or {})
         send.setdefault(hdrs.USER_AGENT, self._user_agent)
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._hops(parse_url(url), method.upper(), send, body, cookies, max_bytes, follow)
+                return await self._hops(parse_url(url), method.upper(), send, body, cookies, max_bytes, follow, cut)
         except TimeoutError:
             raise OutboundError("timeout", f"{_host(url)} did not answer in full within {timeout_s:g} s.") from None
 
@@ -133,6 +135,7 @@ class GuardedClient:
         cookies: CookieSource | None,
         max_bytes: int,
         follow: bool,
+        cut: bool,
     ) -> Fetched:
         hops: list[Hop] = []
         visited: set[tuple[str, str, str]] = set()
@@ -144,7 +147,7 @@ class GuardedClient:
                 raise OutboundError("redirect_loop", f"{url.host} redirects in a circle.")
             visited.add(step)
             status, got, content, target = await self._one(
-                url, method, headers, cookie, body, cookies, max_bytes, follow
+                url, method, headers, cookie, body, cookies, max_bytes, follow, cut
             )
             if target is None:
                 return Fetched(status, str(url), got, content, tuple(hops))
@@ -170,6 +173,7 @@ class GuardedClient:
         cookies: CookieSource | None,
         max_bytes: int,
         follow: bool,
+        cut: bool,
     ) -> tuple[int, CIMultiDictProxy[str], bytes, URL | None]:
         assert url.host is not None
         # aiohttp asks no resolver about an address literal, so it is checked here; names are checked at connect.
@@ -186,7 +190,7 @@ class GuardedClient:
                 if follow and location and answer.status in _REDIRECTS:
                     # The body of a redirect is of no use; a long one costs the connection instead of the wait.
                     return answer.status, answer.headers, b"", parse_url(location, url)
-                return answer.status, answer.headers, await _read(answer, max_bytes, url), None
+                return answer.status, answer.headers, await _read(answer, max_bytes, url, cut), None
         except aiohttp.ClientError as error:
             raise _translate(error, url) from error
 
@@ -220,14 +224,18 @@ def parse_url(text: str, base: URL | None = None) -> URL:
         raise OutboundError("bad_url", "Only absolute http and https URLs can be fetched.") from error
 
 
-async def _read(answer: aiohttp.ClientResponse, max_bytes: int, url: URL) -> bytes:
+async def _read(answer: aiohttp.ClientResponse, max_bytes: int, url: URL, cut: bool) -> bytes:
     declared = answer.content_length
-    if declared is not None and declared > max_bytes and answer.method != "HEAD":
+    if not cut and declared is not None and declared > max_bytes and answer.method != "HEAD":
         raise OutboundError("too_large", f"{url.host} sends {declared} bytes; the limit is {max_bytes}.")
     parts: list[bytes] = []
     size = 0
     async for chunk in answer.content.iter_any():
         size += len(chunk)
+        if size > max_bytes and cut:
+            parts.append(chunk)
+            answer.close()
+            return b"".join(parts)[:max_bytes]
         if size > max_bytes:
             raise OutboundError("too_large", f"{url.host} sends more than {max_bytes} bytes.")
         parts.append(chunk)

@@ -1,0 +1,21 @@
+"""Webhooks: what an outbox tells becomes signed messages, sent with retries, and a log of them."""
+
+from switchroom.webhooks.deliveries import Deliveries, message_id
+from switchroom.webhooks.endpoints import Endpoints
+from switchroom.webhooks.model import CALLBACK, TYPES, Attempt, Delivery, Endpoint, Message, Outcome
+from switchroom.webhooks.sender import Sender, SenderSettings
+
+__all__ = [
+    "CALLBACK",
+    "TYPES",
+    "Attempt",
+    "Deliveries",
+    "Delivery",
+    "Endpoint",
+    "Endpoints",
+    "Message",
+    "Outcome",
+    "Sender",
+    "SenderSettings",
+    "message_id",
+]

@@ -1,0 +1,33 @@
+"""The server-side scripts of webhooks: the limits, the shared prelude, and one body each."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from switchroom.store import Script
+
+MOST_RUNNING = 8
+"""Requests under way at once to one endpoint (or to one host of callbacks), from all processes together."""
+MOST_OPEN = 100_000
+"""Messages that wait for one endpoint; those beyond are dropped and counted."""
+MOST_DONE = 1_000
+KEEP_MS = 7 * 24 * 3_600_000
+"""Finished deliveries are told of for so long, and so many of them an endpoint."""
+MOST_ENDPOINTS = 50
+
+_LIMITS = (
+    f"local MOST_RUNNING, MOST_OPEN, MOST_DONE, KEEP_MS, MOST_ENDPOINTS = "
+    f"{MOST_RUNNING}, {MOST_OPEN}, {MOST_DONE}, {KEEP_MS}, {MOST_ENDPOINTS}\n"
+)
+_FOLDER = resources.files("switchroom.webhooks") / "lua"
+
+
+def _script(name: str) -> Script:
+    return Script(_LIMITS + (_FOLDER / "prelude.lua").read_text() + (_FOLDER / f"{name}.lua").read_text())
+
+
+SCHEDULE = _script("schedule")
+CLAIM = _script("claim")
+FINISH = _script("finish")
+REDELIVER = _script("redeliver")
+ENDPOINT = _script("endpoint")
