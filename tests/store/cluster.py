@@ -69,8 +69,9 @@ class Cluster:
     def __init__(self, *, primaries: int = 3, replicas: int = 1, fsync: str = "everysec") -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="switchroom-cluster-"))
         options = (
-            "--save", "", "--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--appendonly", "yes",
-            "--appendfsync", fsync, "--repl-diskless-sync-delay", "0", "--cluster-allow-replica-migration", "no",
+            "--save", "", "--appendonly", "yes", "--appendfsync", fsync,
+            "--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS),
+            "--repl-diskless-sync-delay", "0", "--cluster-allow-replica-migration", "no",
             "--cluster-replica-validity-factor", "0", "--maxmemory-policy", "noeviction",
         )  # fmt: skip
         self.nodes = [Node(self.folder / str(number), *options) for number in range(primaries + replicas)]

@@ -75,7 +75,7 @@ class Store:
             line, wire = await self._reach(command, _deadline())
         try:
             if self._replicas:
-                return await self._replicated(wire, command)
+                return await self._replicated(line, wire, command)
             return await wire.send(*command)
         except ResponseError as error:
             if (word := word_of(error)) not in _NOT_RUN_YET and word not in _NOT_RUN:
@@ -158,12 +158,12 @@ class Store:
             line, wire = await self._reach(command, deadline)
             try:
                 if self._replicas:
-                    return await self._replicated(wire, command)
+                    return await self._replicated(line, wire, command)
                 return await wire.send(*command)
             except ResponseError as refusal:
                 error = refusal
 
-    async def _replicated(self, wire: Wire, command: Sequence[Word]) -> Any:
+    async def _replicated(self, line: Line, wire: Wire, command: Sequence[Word]) -> Any:
         """The reply, once as many replicas as asked for have all that this connection wrote (`WAIT`)."""
         replies = await asyncio.gather(
             wire.send(*command),
@@ -175,6 +175,7 @@ class Store:
                 raise failed
         reply, copies = replies[0], int(cast(int, replies[1]))
         if copies < self._replicas:
+            self._nodes.wrong(line, None)  # perhaps another is the primary by now
             raise Unavailable(
                 f"{copies} of {self._replicas} replicas have this write: it may be lost, or stand",
                 code="not_replicated",
