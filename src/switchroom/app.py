@@ -15,14 +15,17 @@ from aiohttp import web
 from switchroom.access import Access
 from switchroom.engine import Engine, FlowStore
 from switchroom.gateway.app import build_gateway
-from switchroom.gateway.services import Services
+from switchroom.gateway.enqueue_lane import EnqueueLane
+from switchroom.gateway.services import SERVICES, Services
 from switchroom.housekeeping import Housekeeping
-from switchroom.net import Guard
+from switchroom.net import Guard, GuardedClient
 from switchroom.queue import Feed, Queue
 from switchroom.realtime.signalling import SignalClient
 from switchroom.records import Executions
 from switchroom.settings import Settings, is_loopback
 from switchroom.store import Blobs, Store
+from switchroom.webhook_feed import WebhookFeed
+from switchroom.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,8 @@ Ready = Callable[[str], None]
 
 SHUTDOWN_S = 10.0
 """How long requests under way may take after a stop."""
+BACKLOG = 1_024
+"""Connections that may wait to be accepted: a campaign opens many at once."""
 
 
 async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: Ready) -> None:
@@ -39,6 +44,9 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
     blobs = await asyncio.to_thread(Blobs, settings.data / "recordings")
     queue, feed, flows = Queue(store), Feed(store), FlowStore(store)
     executions = Executions(store, blobs)
+    out = GuardedClient(settings.outbound_allow)
+    secrets_key = settings.secrets_key.get_secret_value() if settings.secrets_key else None
+    webhooks = Webhooks(store, out, secrets_key=secrets_key)
     app = build_gateway(
         Services(
             store=store,
@@ -51,6 +59,7 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
             blobs=blobs,
             signals=SignalClient(store),
             guard=Guard(settings.outbound_allow),
+            webhooks=webhooks,
             max_body_bytes=settings.max_body_bytes,
         )
     )
@@ -60,14 +69,20 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
             extra={"host": settings.host},
         )
     keeper = Housekeeping(store, queue, executions, call_hours=settings.call_hours, record_days=settings.record_days)
-    keeping = asyncio.create_task(keeper.run(), name="housekeeping")
+    hooks = WebhookFeed(store, webhooks)
+    background = [
+        asyncio.create_task(keeper.run(), name="housekeeping"),
+        asyncio.create_task(hooks.run(), name="webhook-feed"),
+    ]
     try:
-        await _serve(app, settings.host, settings.port, stop, ready)
+        await _serve(app, settings.host, settings.port, stop, ready, EnqueueLane)
     finally:
-        keeping.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await keeping
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
         await feed.close()
+        await webhooks.close()
+        await out.close()
 
 
 async def run_media_role(settings: Settings, store: Store, stop: asyncio.Event, ready: Ready) -> None:
@@ -104,21 +119,34 @@ def store_folder(settings: Settings) -> Path:
     return settings.data / "store"
 
 
-async def _serve(app: web.Application, host: str, port: int, stop: asyncio.Event, ready: Ready) -> None:
-    """Serves `app` until `stop`, then lets requests under way end."""
+async def _serve(
+    app: web.Application,
+    host: str,
+    port: int,
+    stop: asyncio.Event,
+    ready: Ready,
+    lane: Callable[[Services, Callable[[], asyncio.Protocol]], EnqueueLane] | None = None,
+) -> None:
+    """Serves `app`, behind a lane where there is one, until `stop`; then lets requests under way end."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S, handler_cancellation=True)
     await runner.setup()
+    assert runner.server is not None
+    front = lane(app[SERVICES], runner.server) if lane else None
     try:
-        site = web.TCPSite(runner, host, port, reuse_address=True)
-        await site.start()
-        ready(_url(host, runner))
+        server = await asyncio.get_running_loop().create_server(
+            front or runner.server, host, port, reuse_address=True, backlog=BACKLOG
+        )
+        ready(_url(host, server))
         await stop.wait()
+        server.close()
+        if front is not None:
+            await front.close(SHUTDOWN_S)
     finally:
         await runner.cleanup()
 
 
-def _url(host: str, runner: web.AppRunner) -> str:
-    port = runner.addresses[0][1]
+def _url(host: str, server: asyncio.Server) -> str:
+    port = server.sockets[0].getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
     if host in ("0.0.0.0", "::"):  # noqa: S104 - only shown
         shown = socket.gethostname()

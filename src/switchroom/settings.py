@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     """Serve without any key on an address that is not loopback. Only behind something that asks for one."""
     ingest_secret: SecretStr | None = None
     """What `X-Ingest-Secret` must hold on the sidecar."""
+    secrets_key: SecretStr | None = None
+    """Encrypts the signing secrets of webhooks in the store; without it they stand there in clear."""
     outbound_allow: Words = ()
     """Hosts and networks that are not public and may be called all the same (`ccBaseUrl`, `callbackUrl`)."""
 
@@ -90,7 +92,7 @@ class Settings(BaseSettings):
             raise ValueError("each key needs 16 characters or more")
         return value
 
-    @field_validator("ingest_secret")
+    @field_validator("ingest_secret", "secrets_key")
     @classmethod
     def _not_blank(cls, value: SecretStr | None) -> SecretStr | None:
         return value if value is not None and value.get_secret_value() else None

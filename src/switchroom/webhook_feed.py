@@ -19,7 +19,7 @@ from switchroom.errors import SwitchroomError
 from switchroom.queue import Call, QueueEvent, State
 from switchroom.queue.codec import decode_call, decode_event, pairs
 from switchroom.store import Store, keys
-from switchroom.webhooks import CALLBACK, Deliveries, Endpoint, Endpoints, Message, Sender, message_id
+from switchroom.webhooks import CALLBACK, Endpoint, Message, Webhooks, message_id
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +33,11 @@ _encode = msgspec.json.Encoder().encode
 class WebhookFeed:
     """Follows every flow that may have an outbox."""
 
-    def __init__(self, store: Store, endpoints: Endpoints, deliveries: Deliveries, sender: Sender) -> None:
+    def __init__(self, store: Store, webhooks: Webhooks) -> None:
         self._store = store
-        self._endpoints = endpoints
-        self._deliveries = deliveries
-        self._sender = sender
+        self._endpoints = webhooks.endpoints
+        self._deliveries = webhooks.deliveries
+        self._sender = webhooks.sender
         self._followed: set[str] = set()
 
     async def run(self) -> None:

@@ -14,11 +14,12 @@ from switchroom.access import Access
 from switchroom.engine import Engine, FlowStore
 from switchroom.gateway.app import build_gateway
 from switchroom.gateway.services import Services
-from switchroom.net import Guard
+from switchroom.net import Guard, GuardedClient
 from switchroom.queue import Feed, Queue
 from switchroom.realtime.signalling import SignalClient
 from switchroom.records import Executions
 from switchroom.store import Blobs, Store
+from switchroom.webhooks import Webhooks
 
 KEY = "a-key-from-the-settings"
 
@@ -44,6 +45,7 @@ def make_services(store: Store, data_dir: Path) -> MakeServices:
             blobs=blobs,
             signals=SignalClient(store),
             guard=Guard(),
+            webhooks=Webhooks(store, GuardedClient()),
             **settings,
         )
 

@@ -172,14 +172,14 @@ def _url(body: dict[str, Any], name: str, guard: Guard, faults: list[Fault]) -> 
     value = body.get(name)
     if value is None:
         return None
-    fault = "must be an http or https URL" if not isinstance(value, str) else _url_fault(value, guard)
+    fault = "must be an http or https URL" if not isinstance(value, str) else url_fault(value, guard)
     if fault:
         faults.append(Fault(fault, f"/{name}"))
         return None
     return str(value).strip()
 
 
-def _url_fault(text: str, guard: Guard) -> str | None:
+def url_fault(text: str, guard: Guard) -> str | None:
     """What is wrong with a URL that we may call later; a name is looked up only then."""
     text = text.strip()
     try:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # an API node that only answers HTTP loads neither media nor 
     from switchroom.net import Guard
     from switchroom.queue import Feed, Queue
     from switchroom.realtime.signalling import SignalClient
+    from switchroom.webhooks import Webhooks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +35,12 @@ class Services:
     signals: SignalClient
     guard: Guard
     """Decides about URLs that a request names for later (`ccBaseUrl`, `callbackUrl`)."""
+    webhooks: Webhooks
     max_body_bytes: int = 1 << 20
     max_canvas_bytes: int = 16 << 20
     """A canvas carries a form schema a node, so it may be larger than other bodies."""
+    max_bulk_lines: int = 1_000_000
+    """Lines that one bulk enqueue takes."""
     turn_timeout_s: float = 120.0
     session_ttl_s: int = 7 * 24 * 3600
     """How long a text conversation is kept after its last turn."""

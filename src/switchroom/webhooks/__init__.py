@@ -4,6 +4,7 @@ from switchroom.webhooks.deliveries import Deliveries, message_id
 from switchroom.webhooks.endpoints import Endpoints
 from switchroom.webhooks.model import CALLBACK, TYPES, Attempt, Delivery, Endpoint, Message, Outcome
 from switchroom.webhooks.sender import Sender, SenderSettings
+from switchroom.webhooks.webhooks import Webhooks
 
 __all__ = [
     "CALLBACK",
@@ -17,5 +18,6 @@ __all__ = [
     "Outcome",
     "Sender",
     "SenderSettings",
+    "Webhooks",
     "message_id",
 ]

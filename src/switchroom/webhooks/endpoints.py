@@ -53,10 +53,9 @@ class Endpoints:
             try:
                 return await self.get(flow_id, CALLBACK)
             except NotFound:
-                try:
-                    return (await self._create(flow_id, CALLBACK, "", (), "callbackUrl of calls", True))[0]
-                except _Raced:
-                    continue
+                made = await self._make_callback(flow_id)
+                if made is not None:
+                    return made[0]
         raise _Raced(flow_id)
 
     async def update(
@@ -87,9 +86,11 @@ class Endpoints:
         return await self._change(flow_id, endpoint_id, change)
 
     async def rotate(self, flow_id: str, endpoint_id: str) -> tuple[Endpoint, str]:
-        """A new secret; the one before signs along for a day. Raises `NotFound`."""
+        """A new secret; the one before signs along for a day. Raises `NotFound`, but makes the callbacks' endpoint."""
         if endpoint_id == CALLBACK:
-            await self.callback(flow_id)
+            made = await self._make_callback(flow_id)
+            if made is not None:
+                return made
         secret = signing.new_secret()
         sealed = await self._seal(secret)
 
@@ -117,6 +118,13 @@ class Endpoints:
         """The secrets that sign now, the present one first. Raises `SealBroken`."""
         now = _now_ms()
         return [await self._open(one.value) for one in endpoint.secrets if not one.until_ms or one.until_ms > now]
+
+    async def _make_callback(self, flow_id: str) -> tuple[Endpoint, str] | None:
+        """None where it is there already."""
+        try:
+            return await self._create(flow_id, CALLBACK, "", (), "callbackUrl of calls", True)
+        except _Raced:
+            return None
 
     async def _create(
         self, flow_id: str, endpoint_id: str, url: str, types: tuple[str, ...], description: str, enabled: bool
