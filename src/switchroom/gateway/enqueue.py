@@ -28,7 +28,14 @@ class EnqueueReply(msgspec.Struct, rename="camel", omit_defaults=True):
 async def accept(
     parts: Services, principal: Principal, flow_id: str, body: bytes, idempotency_key: str | None
 ) -> EnqueueReply:
-    """Checks the body of an enqueue and puts its call in the flow's queue; it is on disk when this returns.
+    """Checks the body (JSON) of an enqueue and puts its call in the flow's queue; it is on disk when this returns."""
+    return await accept_decoded(parts, principal, flow_id, decoded_json(body), idempotency_key)
+
+
+async def accept_decoded(
+    parts: Services, principal: Principal, flow_id: str, body: object, idempotency_key: str | None
+) -> EnqueueReply:
+    """`accept` of a body that is decoded already.
 
     A flow that was read before is believed first: the script that enqueues knows the flow's revision and refuses an
     old one, so that looking the flow up costs no round trip and is exact all the same.
@@ -36,7 +43,7 @@ async def accept(
     known = parts.flows.cached(flow_id)
     if known is None or not _takes_calls(known[1], principal):
         known = await _current(parts, principal, flow_id)
-    call = enqueue_body.parse(decoded_json(body), idempotency_key, parts.guard)
+    call = enqueue_body.parse(body, idempotency_key, parts.guard)
     while True:
         revision, flow = known
         try:
