@@ -11,7 +11,18 @@ from aiohttp.typedefs import Handler
 from switchroom import __version__
 from switchroom.access import presented_key
 from switchroom.errors import SwitchroomError
-from switchroom.gateway import apikeys, bulk, calls, chatflows, compact, executions, openapi, prediction, queue
+from switchroom.gateway import (
+    apikeys,
+    bulk,
+    calls,
+    chatflows,
+    compact,
+    executions,
+    openapi,
+    prediction,
+    queue,
+    webhooks,
+)
 from switchroom.gateway.operation import operation, operation_of
 from switchroom.gateway.reply import json_reply
 from switchroom.gateway.services import PRINCIPAL, SERVICES, Services, services
@@ -31,7 +42,7 @@ def build_gateway(parts: Services) -> web.Application:
     install_problems(app)
     app.on_response_prepare.append(_challenge)
     app[SERVICES] = parts
-    for dialect in (queue, bulk, calls, compact, chatflows, prediction, executions, apikeys, openapi):
+    for dialect in (queue, bulk, calls, compact, chatflows, prediction, executions, webhooks, apikeys, openapi):
         app.router.add_routes(dialect.routes())
     app.router.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])
     for route in app.router.routes():

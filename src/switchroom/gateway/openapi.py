@@ -14,7 +14,14 @@ from switchroom.gateway.operation import Operation, operation, operation_of
 from switchroom.gateway.reply import json_reply
 
 _PARAMETER = re.compile(r"{(\w+)(?::[^}]*)?}")
-_PATH_PARAMETERS = {"flow_id": "flowId", "execution_id": "executionId", "call_id": "callId", "key_id": "keyId"}
+_PATH_PARAMETERS = {
+    "flow_id": "flowId",
+    "execution_id": "executionId",
+    "call_id": "callId",
+    "key_id": "keyId",
+    "endpoint_id": "endpointId",
+    "delivery_id": "deliveryId",
+}
 
 
 class ProblemError(msgspec.Struct):
