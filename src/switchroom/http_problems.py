@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import re
-import uuid
 from contextvars import ContextVar
 from http import HTTPStatus
 from typing import Any
@@ -18,6 +17,7 @@ from aiohttp.http_exceptions import ContentEncodingError
 from aiohttp.typedefs import Handler
 
 from switchroom.errors import BadInput, Fault, SwitchroomError, TooLarge
+from switchroom.ids import new_uuid
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def request_correlation_id(request: web.Request) -> str:
 
 def correlation_id_from(offered: str) -> str:
     """What a client offers as its correlation ID where it is sane, else a new UUID."""
-    return offered if _SANE_ID.fullmatch(offered) else str(uuid.uuid4())
+    return offered if _SANE_ID.fullmatch(offered) else new_uuid()
 
 
 def problem_response(request: web.Request, error: SwitchroomError) -> web.Response:

@@ -1,0 +1,256 @@
+"""A short way in for enqueue: the one route that a campaign hits thousands of times a second.
+
+aiohttp spends more on a request than everything that we do for it. So a connection whose requests are plain enqueues
+is read here, by llhttp, and answered by the very function that the application's route calls. The first request that
+is anything else (another route, a large or chunked body, a pipeline, an upgrade, a malformed head) hands the
+connection to aiohttp for good, with every byte that was not answered yet: only one place knows how to answer those.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import cast
+
+import httptools
+import msgspec
+from aiohttp import hdrs
+
+from switchroom.access import presented_key
+from switchroom.errors import SwitchroomError
+from switchroom.gateway import queue
+from switchroom.gateway.enqueue import accept
+from switchroom.gateway.operation import operation_of
+from switchroom.gateway.services import Services
+from switchroom.http_problems import (
+    CORRELATION_HEADER,
+    PROBLEM_TYPE,
+    correlation_id,
+    correlation_id_from,
+    hidden_error,
+    problem_of,
+)
+
+log = logging.getLogger(__name__)
+
+MAX_BYTES = 64 * 1024
+"""A request longer than this is not for the lane."""
+PARTIAL_S = 30.0
+"""How long a connection may take to say its first word, or to complete a request; looked at as often."""
+IDLE_S = 3_630.0
+"""How long a connection may rest between requests: longer than a proxy keeps one (aiohttp's own value)."""
+
+_START = b"POST /api/v1/openai-realtime/"
+_ENQUEUE = re.compile(rb"POST (/api/v1/openai-realtime/([A-Za-z0-9_-]{1,64})/queue/enqueue) HTTP/1\.1\r\n")
+_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,5})\r\n", re.IGNORECASE)
+_READ = {
+    b"authorization": hdrs.AUTHORIZATION,
+    b"x-api-key": "X-API-Key",
+    b"idempotency-key": "Idempotency-Key",
+    b"x-correlation-id": CORRELATION_HEADER,
+}
+_FOR_AIOHTTP = frozenset({b"expect", b"content-encoding", b"transfer-encoding", b"upgrade"})
+_FIRST_LINE = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+
+_encode = msgspec.json.Encoder().encode
+
+
+class EnqueueLane:
+    """Makes the protocol of each connection; `application` makes aiohttp's own."""
+
+    def __init__(self, parts: Services, application: Callable[[], asyncio.Protocol]) -> None:
+        declared = operation_of(queue.enqueue)
+        assert declared is not None and declared.scope is not None
+        self.parts = parts
+        self.scope = declared.scope
+        self.application = application
+        self.connections: set[_Connection] = set()
+        self._date = ""
+        self._date_until = 0.0
+
+    def __call__(self) -> asyncio.Protocol:
+        return _Connection(self)
+
+    def date(self) -> str:
+        """The `Date` of an answer."""
+        now = time.time()
+        if now >= self._date_until:
+            self._date = formatdate(now, usegmt=True)
+            self._date_until = int(now) + 1
+        return self._date
+
+    async def close(self, timeout_s: float) -> None:
+        """Closes what rests, and what works as soon as it has answered or `timeout_s` seconds are over."""
+        working = [task for connection in list(self.connections) if (task := connection.leave()) is not None]
+        if working:
+            await asyncio.wait(working, timeout=timeout_s)
+        for connection in list(self.connections):
+            connection.abort()
+
+
+class _Connection(asyncio.Protocol):
+    """One connection while it is the lane's. Between requests `_task` is None and `_unread` empty or a begun one."""
+
+    def __init__(self, lane: EnqueueLane) -> None:
+        self._lane = lane
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._unread = b""
+        self._task: asyncio.Task[None] | None = None
+        self._lost = False
+        self._closing = False
+        self._spoken = False
+        self._since = self._loop.time()
+        self._headers: dict[str, str] = {}
+        self._body = b""
+        self._complete = False
+        self._plain = True
+
+    # --- asyncio.Protocol ----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._lane.connections.add(self)
+        self._timer = self._loop.call_later(PARTIAL_S, self._check)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        # A call that is being put in the queue is put there: the client asks again with its idempotency key.
+        self._lost = True
+        self._release()
+
+    def data_received(self, data: bytes) -> None:
+        self._unread = self._unread + data if self._unread else data
+        if self._task is None:
+            self._next()
+        elif len(self._unread) > MAX_BYTES:
+            self._transport.pause_reading()
+
+    # --- one request ---------------------------------------------------------------------------------------------
+
+    def _next(self) -> None:
+        """Starts on what stands in `_unread`, waits for the rest of it, or gives the connection away."""
+        raw = self._unread
+        head = raw.find(b"\r\n\r\n")
+        if head < 0:
+            if len(raw) > MAX_BYTES or not raw.startswith(_START[: len(raw)]):
+                self._hand_over()
+            return
+        route, length = _ENQUEUE.match(raw), _LENGTH.search(raw, 0, head + 2)
+        if route is None or length is None:
+            self._hand_over()
+            return
+        end = head + 4 + int(length[1])
+        if len(raw) < end <= MAX_BYTES:
+            return
+        if len(raw) != end or not self._parse(raw):
+            self._hand_over()
+            return
+        self._unread = b""
+        self._spoken = True
+        self._task = self._loop.create_task(self._answer(route[1], route[2].decode()))
+
+    def _parse(self, raw: bytes) -> bool:
+        """Whether `raw` is one whole request without anything that the lane does not know."""
+        self._headers, self._body, self._complete, self._plain = {}, b"", False, True
+        try:
+            self._parser.feed_data(raw)
+        except httptools.HttpParserError:
+            return False
+        return self._complete and self._plain
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name in _READ:  # of a repeated one the first counts
+            self._headers.setdefault(_READ[name], value.decode("utf-8", "surrogateescape"))
+        elif name in _FOR_AIOHTTP:
+            self._plain = False
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        self._complete = True
+
+    async def _answer(self, path: bytes, flow_id: str) -> None:
+        parts, headers = self._lane.parts, self._headers
+        keep = self._parser.should_keep_alive()
+        cid = correlation_id_from(headers.get(CORRELATION_HEADER, ""))
+        correlation_id.set(cid)
+        more = ""
+        try:
+            principal = await parts.access.check(presented_key(headers), self._lane.scope)
+            reply = await accept(parts, principal, flow_id, self._body, headers.get("Idempotency-Key"))
+        except Exception as error:
+            refusal = self._refusal(error, path.decode())
+            status, kind = refusal.status, PROBLEM_TYPE
+            body = _encode(problem_of(refusal, path.decode(), cid))
+            more = f"{hdrs.CACHE_CONTROL}: no-store\r\n"
+            if refusal.retry_after_s is not None:
+                more += f"{hdrs.RETRY_AFTER}: {refusal.retry_after_s}\r\n"
+            if status == 401:
+                more += f"{hdrs.WWW_AUTHENTICATE}: Bearer\r\n"
+        else:
+            status, kind, body = 202, "application/json", _encode(reply)
+        self._task = None
+        if self._lost:
+            return
+        keep = keep and not self._closing
+        if not keep:
+            more += "Connection: close\r\n"
+        head = (
+            f"{_FIRST_LINE[status]}{CORRELATION_HEADER}: {cid}\r\nContent-Type: {kind}\r\n"
+            f"Content-Length: {len(body)}\r\nDate: {self._lane.date()}\r\n{more}\r\n"
+        )
+        self._transport.write(head.encode() + body)
+        self._since = self._loop.time()
+        if not keep:
+            self._transport.close()
+        elif self._unread:
+            self._transport.resume_reading()
+            self._next()
+
+    @staticmethod
+    def _refusal(error: Exception, path: str) -> SwitchroomError:
+        if not isinstance(error, SwitchroomError):
+            log.error("unexpected error", extra={"path": path, "method": "POST"}, exc_info=error)
+            return hidden_error()
+        if error.status >= 500:
+            log.error("request failed", extra={"path": path, "code": error.code}, exc_info=error)
+        return error
+
+    # --- the connection's end, here or for aiohttp ----------------------------------------------------------------
+
+    def _hand_over(self) -> None:
+        self._release()
+        protocol = self._lane.application()
+        protocol.connection_made(self._transport)
+        self._transport.set_protocol(protocol)
+        self._transport.resume_reading()
+        protocol.data_received(self._unread)
+
+    def _release(self) -> None:
+        self._lane.connections.discard(self)
+        self._timer.cancel()
+
+    def _check(self) -> None:
+        rested_s = self._loop.time() - self._since
+        most_s = IDLE_S if self._spoken and not self._unread else PARTIAL_S
+        if self._task is None and rested_s >= most_s:
+            self._transport.close()
+        else:
+            self._timer = self._loop.call_later(PARTIAL_S, self._check)
+
+    def leave(self) -> asyncio.Task[None] | None:
+        """Closes the connection, now or once the returned task has answered."""
+        self._closing = True
+        if self._task is None:
+            self._transport.close()
+        return self._task
+
+    def abort(self) -> None:
+        self._transport.abort()
