@@ -14,6 +14,7 @@ import msgspec
 import typer
 
 from switchroom import __version__
+from switchroom.cli_bulk import enqueue_bulk_command
 from switchroom.cli_call import call_command
 from switchroom.cli_crawl import cookies_app, crawl_command
 from switchroom.cli_flow import compact_command, executions_app, flow_app
@@ -52,6 +53,9 @@ app.add_typer(cookies_app, name="cookies")
 app.add_typer(keys_app, name="keys")
 app.command("compact", epilog="Example: switchroom compact examples/support-line.json --format mermaid")(
     compact_command
+)
+app.command("enqueue-bulk", epilog="Example: switchroom enqueue-bulk campaign.csv --flow support")(
+    enqueue_bulk_command
 )
 app.command("crawl", epilog="Example: switchroom crawl https://example.com --depth 2 --out pages/")(crawl_command)
 app.command(

@@ -97,7 +97,7 @@ class Client:
         finally:
             connection.close()
         if reply.status >= 400:
-            raise _refusal(reply)
+            raise refusal_of(reply)
         return reply
 
 
@@ -136,7 +136,8 @@ def _say(detail: str, faults: list[tuple[str, str]]) -> None:
             print(f"  {pointer or '/'}: {what}", file=sys.stderr)
 
 
-def _refusal(reply: Reply) -> Refused:
+def refusal_of(reply: Reply) -> Refused:
+    """The problem that an answer of 400 or more carries."""
     try:
         problem = reply.json()
         detail = str(problem["detail"])

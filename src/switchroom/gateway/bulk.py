@@ -118,9 +118,8 @@ class _Bulk:
             self._lines = CsvLines(self._parts.max_body_bytes)
         else:
             raise web.HTTPUnsupportedMediaType(text=f"send {NDJSON} or text/csv, not {request.content_type}")
-        own_first = 2 if self._lines.headed else 1
-        first = query_int(request, "firstLine", own_first, lowest=own_first, highest=_MAX_LINE)
-        self._shift = first - own_first
+        self._first = query_int(request, "firstLine", 0, lowest=1, highest=_MAX_LINE)
+        self._shift = 0
         self.done = BulkDone()
         self.over = False
         """The bound on lines was reached: the rest is not read."""
@@ -128,16 +127,25 @@ class _Bulk:
     async def begin(self) -> Iterator[Line]:
         """Reads a CSV's header. Returns the lines that came with it. Raises `BadInput`, `TooLarge`."""
         if isinstance(self._lines, JsonLines):
+            self._number_from(1)
             return iter(())
         while chunk := await self._read():
             lines = self._lines.splitter.feed(chunk)
             if (header := next(lines, None)) is not None:
-                self._lines.header(header)
-                return lines
-        if (header := next(self._lines.splitter.end(), None)) is None:
+                break
+        else:
+            lines = iter(())
+            header = next(self._lines.splitter.end(), None)
+        if header is None:
             raise BadInput("The body is empty: a CSV begins with a header row.", code="invalid_csv")
         self._lines.header(header)
-        return iter(())
+        self._number_from(header.number + (header.raw or b"").count(b"\n") + 1)
+        return lines
+
+    def _number_from(self, own: int) -> None:
+        """The line that is the body's `own`th is the client's `firstLine`."""
+        if self._first:
+            self._shift = self._first - own
 
     async def windows(self, waiting: Iterator[Line]) -> AsyncIterator[list[Line]]:
         """Lines as they come in, at most `WINDOW` at once; few where the client sends slowly."""
