@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -60,7 +61,7 @@ def ours(port: int) -> Iterator[tuple[int, str]]:
 @contextlib.contextmanager
 def floor(port: int) -> Iterator[tuple[int, str]]:
     command = [sys.executable, str(HERE / "floor.py"), f"redis://127.0.0.1:{port}"]
-    environment = {"PYTHONPATH": str(tools.floor_path())}
+    environment = {"PYTHONPATH": os.pathsep.join([str(tools.floor_path()), os.environ.get("PYTHONPATH", "")])}
     with Program(command, SERVER_CORE, environment, ready="ready ") as server:
         yield server.pid, server.line.split()[1]
 
@@ -76,7 +77,7 @@ def express_bullmq(port: int) -> Iterator[tuple[int, str]]:
 
 @contextlib.contextmanager
 def fastapi_arq(port: int) -> Iterator[tuple[int, str]]:
-    command = [str(tools.peer_python()), str(tools.PEERS / "fastapi_arq.py")]
+    command = [str(tools.peer_python("arq")), str(tools.PEERS / "fastapi_arq.py")]
     with Program(command, SERVER_CORE, {"STORE_PORT": str(port)}, ready="ready ") as server:
         yield server.pid, server.line.split()[1] + "/enqueue"
 

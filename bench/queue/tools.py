@@ -14,8 +14,17 @@ PEERS = HERE / "peers"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "switchroom-bench"
 
 
-def _home(name: str, recipe: Path) -> Path:
-    return CACHE / f"{name}-{hashlib.sha256(recipe.read_bytes()).hexdigest()[:12]}"
+PYTHON_PEERS = {
+    "arq": ("arq==0.28.0", "fastapi==0.139.*", "uvicorn", "httptools", "uvloop"),
+    "saq": ("saq[redis]==0.26.4", "uvloop"),
+    "streaq": ("streaq==7.2.0", "uvloop"),
+    "taskiq": ("taskiq==0.13.0", "taskiq-redis==1.2.4", "uvloop"),
+}
+"""Each in an environment of its own: their demands on redis-py exclude each other."""
+
+
+def _home(name: str, recipe: bytes) -> Path:
+    return CACHE / f"{name}-{hashlib.sha256(recipe).hexdigest()[:12]}"
 
 
 def _made(folder: Path, *steps: list[str]) -> Path:
@@ -36,20 +45,20 @@ def node_home() -> Path | None:
         return None
     recipe = PEERS / "package.json"
     return _made(
-        _home("node", recipe),
+        _home("node", recipe.read_bytes()),
         ["cp", str(recipe), "."],
         ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"],
     )
 
 
-def peer_python() -> Path:
-    """The interpreter of an environment that holds the Python peers."""
-    recipe = PEERS / "requirements.txt"
-    folder = _home("python", recipe)
+def peer_python(name: str) -> Path:
+    """The interpreter of an environment that holds this Python peer."""
+    wanted = PYTHON_PEERS[name]
+    folder = _home(f"python-{name}", " ".join(wanted).encode())
     _made(
         folder,
         [sys.executable, "-m", "venv", "."],
-        ["bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(recipe)],
+        ["bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check", *wanted],
     )
     return folder / "bin" / "python"
 

@@ -130,8 +130,8 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
             if size > max_bytes:
                 raise too_large(max_bytes)
             parts.append(chunk)
-    except ContentEncodingError as error:
-        raise BadInput("The body does not match its Content-Encoding.") from error
+    except (ContentEncodingError, web.RequestPayloadError) as error:
+        raise BadInput("The body cannot be read: it does not match its headers.") from error
     return b"".join(parts)
 
 

@@ -48,11 +48,13 @@ IDLE_S = 3_630.0
 _START = b"POST /api/v1/openai-realtime/"
 _ENQUEUE = re.compile(rb"POST (/api/v1/openai-realtime/([A-Za-z0-9_-]{1,64})/queue/enqueue) HTTP/1\.1\r\n")
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,5})\r\n", re.IGNORECASE)
+_EXPECT = re.compile(rb"\r\nexpect:", re.IGNORECASE)
 _READ = {
     b"authorization": hdrs.AUTHORIZATION,
     b"x-api-key": "X-API-Key",
     b"idempotency-key": "Idempotency-Key",
     b"x-correlation-id": CORRELATION_HEADER,
+    b"host": hdrs.HOST,
 }
 _FOR_AIOHTTP = frozenset({b"expect", b"content-encoding", b"transfer-encoding", b"upgrade"})
 _FIRST_LINE = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
@@ -110,6 +112,7 @@ class _Connection(asyncio.Protocol):
         self._body = b""
         self._complete = False
         self._plain = True
+        self._keep = True
 
     # --- asyncio.Protocol ----------------------------------------------------------------------------------------
 
@@ -145,9 +148,9 @@ class _Connection(asyncio.Protocol):
             self._hand_over()
             return
         end = head + 4 + int(length[1])
-        if len(raw) < end <= MAX_BYTES:
+        if len(raw) < end <= MAX_BYTES and not _EXPECT.search(raw, 0, head + 2):
             return
-        if len(raw) != end or not self._parse(raw):
+        if len(raw) != end or end > MAX_BYTES or not self._parse(raw):
             self._hand_over()
             return
         self._unread = b""
@@ -161,13 +164,14 @@ class _Connection(asyncio.Protocol):
             self._parser.feed_data(raw)
         except httptools.HttpParserError:
             return False
-        return self._complete and self._plain
+        return self._complete and self._plain and hdrs.HOST in self._headers
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if name in _READ:  # of a repeated one the first counts
-            self._headers.setdefault(_READ[name], value.decode("utf-8", "surrogateescape"))
-        elif name in _FOR_AIOHTTP:
+        known = _READ.get(name)
+        if known is not None and known not in self._headers:
+            self._headers[known] = value.decode("utf-8", "surrogateescape")
+        elif known is not None or name in _FOR_AIOHTTP:  # a repeated one too
             self._plain = False
 
     def on_body(self, body: bytes) -> None:
@@ -175,10 +179,10 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._complete = True
+        self._keep = self._parser.should_keep_alive()
 
     async def _answer(self, path: bytes, flow_id: str) -> None:
         parts, headers = self._lane.parts, self._headers
-        keep = self._parser.should_keep_alive()
         cid = correlation_id_from(headers.get(CORRELATION_HEADER, ""))
         correlation_id.set(cid)
         more = ""
@@ -199,7 +203,7 @@ class _Connection(asyncio.Protocol):
         self._task = None
         if self._lost:
             return
-        keep = keep and not self._closing
+        keep = self._keep and not self._closing
         if not keep:
             more += "Connection: close\r\n"
         head = (
