@@ -46,7 +46,9 @@ async def test_type_and_settings_are_kept_through_changes(
     flow = await (await client.post(URL, json=body)).json()
     assert flow["type"] == "REALTIME"
     assert flow["settings"] == {
-        "lines": 2, "duplicates": "reject", "maxAttempts": 3, "protected": False, "variables": {},
+        "lines": 2, "duplicates": "reject", "maxAttempts": 3, "protected": False, "variables": {}, "cap": 100_000,
+        "serviceLevelS": 20, "shortAbandonS": 5, "wrapupS": 0, "retryDelayS": 0, "refuseBackoffS": 5, "relaxAfterS": [],
+        "openingHours": None, "statsDays": 400,
     }  # fmt: skip
     assert (await parts.queue.status("line")).lines == 2
 

@@ -8,17 +8,26 @@ from switchroom.queue.model import State
 from switchroom.queue.transitions import TRANSITIONS, Event, next_state
 
 ALLOWED = {
-    None: {"enqueued": "pending", "scheduled": "scheduled"},
+    None: {"enqueued": "pending", "scheduled": "scheduled", "requeued": "pending"},
     "scheduled": {"due": "pending", "cancelled": "ended", "removed": "ended", "expired": "ended"},
     "pending": {"claimed": "offered", "cancelled": "ended", "removed": "ended", "expired": "ended"},
     "offered": {
         "answered": "live",
         "released": "pending",
+        "refused": "pending",
+        "no_answer": "pending",
         "lease_expired": "pending",
+        "postponed": "scheduled",
         "exhausted": "ended",
         "cancelled": "ended",
     },
-    "live": {"hung_up": "wrapup", "released": "pending", "lease_expired": "pending", "exhausted": "ended"},
+    "live": {
+        "hung_up": "wrapup",
+        "released": "pending",
+        "lease_expired": "pending",
+        "postponed": "scheduled",
+        "exhausted": "ended",
+    },
     "wrapup": {"finished": "ended", "wrapup_over": "ended"},
     "ended": {},
 }

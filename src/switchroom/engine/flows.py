@@ -14,6 +14,7 @@ import msgspec
 from switchroom.compact import CompactGraph, compact_canvas
 from switchroom.compact.model import content_hash
 from switchroom.errors import BadInput, Fault
+from switchroom.hours import OpeningHours, zone
 from switchroom.store import Store, keys
 
 __all__ = ["Flow", "FlowSettings", "FlowStore"]
@@ -27,6 +28,12 @@ class FlowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     `duplicates` is what an enqueue does when the same caller already waits or talks; `lines` how many calls may be
     live at once; `protected` asks for a key on every request; `variables` is what `{{$vars.x}}` reads.
+
+    Of the queue: `cap` most calls waiting (0: no bound); a call answered within `service_level_s` is in time; a caller
+    who leaves within `short_abandon_s` does not count against that; after a call its line stays busy for `wrapup_s`;
+    after a failed attempt a call waits `retry_delay_s`; a refused call is not offered to the same holder for
+    `refuse_backoff_s`, doubling; after each of `relax_after_s` a waiting call needs one skill less; nothing is handed
+    out outside `opening_hours` (None: always open); a day's figures are kept for `stats_days`.
     """
 
     duplicates: Literal["join", "reject", "allow"] = "join"
@@ -35,11 +42,29 @@ class FlowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     protected: bool = False
     deployed: bool = True
     variables: dict[str, Any] = {}
+    cap: int = 100_000
+    service_level_s: int = 20
+    short_abandon_s: int = 5
+    wrapup_s: int = 0
+    retry_delay_s: int = 0
+    refuse_backoff_s: int = 5
+    relax_after_s: list[int] = []
+    opening_hours: OpeningHours | None = None
+    stats_days: int = 400
 
     def __post_init__(self) -> None:
         for name, value, least, most in (
             ("lines", self.lines, 1, 100_000),
             ("max_attempts", self.max_attempts, 1, 100),
+            ("cap", self.cap, 0, 10_000_000),
+            ("service_level_s", self.service_level_s, 1, 86_400),
+            ("short_abandon_s", self.short_abandon_s, 0, 3_600),
+            ("wrapup_s", self.wrapup_s, 0, 3_600),
+            ("retry_delay_s", self.retry_delay_s, 0, 86_400),
+            ("refuse_backoff_s", self.refuse_backoff_s, 0, 300),
+            ("relax_after_s", len(self.relax_after_s), 0, 32),
+            *(("relax_after_s", after_s, 1, 86_400) for after_s in self.relax_after_s),
+            ("stats_days", self.stats_days, 1, 3_660),
         ):
             if not least <= value <= most:
                 raise ValueError(f"`{name}` is from {least} to {most}, not {value}")
@@ -92,6 +117,7 @@ class FlowStore:
         graph = await asyncio.to_thread(compact_canvas, canvas, kind=kind)
         flow_id = flow_id or str(uuid.uuid4())
         old = await self.get(flow_id)
+        chosen = await asyncio.to_thread(_settings, settings, old.settings if old else FlowSettings())
         now = time.time_ns() // 1_000_000
         flow = Flow(
             id=flow_id,
@@ -100,7 +126,7 @@ class FlowStore:
             hash=content_hash(graph),
             canvas=canvas,
             graph=graph,
-            settings=_settings(settings, old.settings if old else FlowSettings()),
+            settings=chosen,
             created_ms=old.created_ms if old else now,
             updated_ms=now,
         )
@@ -108,7 +134,7 @@ class FlowStore:
 
     async def configure(self, flow: Flow, settings: dict[str, Any]) -> Flow:
         """Changes settings only. Raises BadInput."""
-        changed = _settings(settings, flow.settings)
+        changed = await asyncio.to_thread(_settings, settings, flow.settings)
         now = time.time_ns() // 1_000_000
         return await self._write(msgspec.structs.replace(flow, settings=changed, updated_ms=now))
 
@@ -174,11 +200,14 @@ def _name_in(canvas: dict[str, Any]) -> str | None:
 
 
 def _settings(given: dict[str, Any] | FlowSettings | None, before: FlowSettings) -> FlowSettings:
-    if isinstance(given, FlowSettings):
-        return given
+    """Looks a new time zone up in a file: not for the event loop."""
     if given is None:
         return before
     try:
-        return msgspec.convert({**msgspec.to_builtins(before), **given}, FlowSettings)
-    except (msgspec.ValidationError, TypeError) as error:
+        if not isinstance(given, FlowSettings):
+            given = msgspec.convert({**msgspec.to_builtins(before), **given}, FlowSettings)
+        if given.opening_hours is not None:
+            zone(given.opening_hours.timezone)
+    except (msgspec.ValidationError, TypeError, ValueError) as error:
         raise BadInput(f"These settings are not right: {error}.", faults=[Fault(str(error), "/settings")]) from error
+    return given

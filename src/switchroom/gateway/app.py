@@ -21,6 +21,7 @@ from switchroom.gateway import (
     openapi,
     prediction,
     queue,
+    queue_figures,
     webhooks,
 )
 from switchroom.gateway.operation import operation, operation_of
@@ -42,7 +43,8 @@ def build_gateway(parts: Services) -> web.Application:
     install_problems(app)
     app.on_response_prepare.append(_challenge)
     app[SERVICES] = parts
-    for dialect in (queue, bulk, calls, compact, chatflows, prediction, executions, webhooks, apikeys, openapi):
+    voice = (queue, queue_figures, bulk, calls, webhooks)
+    for dialect in (*voice, compact, chatflows, prediction, executions, apikeys, openapi):
         app.router.add_routes(dialect.routes())
     app.router.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])
     for route in app.router.routes():

@@ -13,11 +13,12 @@ from switchroom.access import Scope
 from switchroom.engine.flows import FlowSettings
 from switchroom.errors import BadInput, Conflict, Fault, NotFound
 from switchroom.gateway.compact import canvas_of
+from switchroom.gateway.enqueue import rules_of
 from switchroom.gateway.operation import operation
 from switchroom.gateway.reply import invalid_body, json_reply, query_int, rfc3339
 from switchroom.gateway.services import Services, services
+from switchroom.hours import OpeningHours
 from switchroom.http_problems import read_json
-from switchroom.queue import Rules
 
 if TYPE_CHECKING:
     from switchroom.engine import Flow
@@ -35,6 +36,17 @@ class SettingsBody(msgspec.Struct, rename="camel", omit_defaults=True, forbid_un
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] | msgspec.UnsetType = msgspec.UNSET
     protected: bool | msgspec.UnsetType = msgspec.UNSET
     variables: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    cap: Annotated[int, msgspec.Meta(ge=0, le=10_000_000)] | msgspec.UnsetType = msgspec.UNSET
+    service_level_s: Annotated[int, msgspec.Meta(ge=1, le=86_400)] | msgspec.UnsetType = msgspec.UNSET
+    short_abandon_s: Annotated[int, msgspec.Meta(ge=0, le=3_600)] | msgspec.UnsetType = msgspec.UNSET
+    wrapup_s: Annotated[int, msgspec.Meta(ge=0, le=3_600)] | msgspec.UnsetType = msgspec.UNSET
+    retry_delay_s: Annotated[int, msgspec.Meta(ge=0, le=86_400)] | msgspec.UnsetType = msgspec.UNSET
+    refuse_backoff_s: Annotated[int, msgspec.Meta(ge=0, le=300)] | msgspec.UnsetType = msgspec.UNSET
+    relax_after_s: (
+        Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=86_400)]], msgspec.Meta(max_length=32)] | msgspec.UnsetType
+    ) = msgspec.UNSET
+    opening_hours: OpeningHours | msgspec.UnsetType | None = msgspec.UNSET
+    stats_days: Annotated[int, msgspec.Meta(ge=1, le=3_660)] | msgspec.UnsetType = msgspec.UNSET
 
 
 class FlowBody(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -54,6 +66,15 @@ class SettingsView(msgspec.Struct, rename="camel"):
     max_attempts: int
     protected: bool
     variables: dict[str, Any]
+    cap: int
+    service_level_s: int
+    short_abandon_s: int
+    wrapup_s: int
+    retry_delay_s: int
+    refuse_backoff_s: int
+    relax_after_s: list[int]
+    opening_hours: OpeningHours | None
+    stats_days: int
 
 
 class FlowView(msgspec.Struct, rename="camel"):
@@ -183,13 +204,7 @@ def view_of(flow: Flow) -> FlowView:
         created_date=rfc3339(flow.created_ms),
         updated_date=rfc3339(flow.updated_ms),
         hash=flow.hash,
-        settings=SettingsView(
-            duplicates=settings.duplicates,
-            lines=settings.lines,
-            max_attempts=settings.max_attempts,
-            protected=settings.protected,
-            variables=settings.variables,
-        ),
+        settings=SettingsView(**{name: getattr(settings, name) for name in SettingsView.__struct_fields__}),
     )
 
 
@@ -213,8 +228,7 @@ async def _save(parts: Services, body: FlowBody, flow_id: str, stored: Flow | No
     settings = msgspec.structs.replace(settings, **changes)
     name = body.name or (stored.name if stored is not None else None)
     flow = await parts.flows.save(canvas, flow_id=flow_id, name=name, settings=settings, kind=kind)
-    rules = Rules(lines=settings.lines, duplicates=settings.duplicates, max_attempts=settings.max_attempts)
-    await parts.queue.configure(flow.id, rules)
+    await parts.queue.configure(flow.id, rules_of(flow))
     return flow
 
 

@@ -15,13 +15,15 @@ from switchroom.queue import Rules, StaleRules
 
 class EnqueueReply(msgspec.Struct, rename="camel", omit_defaults=True):
     """`pendingCount` counts the call just queued. `position` (1 is next) and `estimatedWaitSeconds` are left out for a
-    call that does not wait in line now."""
+    call that does not wait in line now. The position told for one call never grows, unless calls of a higher priority
+    came before it: then `overtaken` is true."""
 
     accepted: bool
     task_id: str
     pending_count: int
     position: int | None = None
     estimated_wait_seconds: int | None = None
+    overtaken: bool = False
     duplicate: bool = False
 
 
@@ -58,6 +60,7 @@ async def accept_decoded(
             pending_count=accepted.pending,
             position=accepted.position if waits else None,
             estimated_wait_seconds=seconds(accepted.estimate_ms) if waits else None,
+            overtaken=accepted.overtaken,
             duplicate=accepted.duplicate,
         )
 
@@ -70,7 +73,20 @@ def require_realtime(flow: Flow) -> None:
 
 def rules_of(flow: Flow) -> Rules:
     settings = flow.settings
-    return Rules(lines=settings.lines, duplicates=settings.duplicates, max_attempts=settings.max_attempts)
+    return Rules(
+        lines=settings.lines,
+        duplicates=settings.duplicates,
+        max_attempts=settings.max_attempts,
+        cap=settings.cap,
+        service_level_ms=settings.service_level_s * 1000,
+        short_abandon_ms=settings.short_abandon_s * 1000,
+        rest_ms=settings.wrapup_s * 1000,
+        retry_delay_ms=settings.retry_delay_s * 1000,
+        refuse_backoff_ms=settings.refuse_backoff_s * 1000,
+        relax_after_s=tuple(settings.relax_after_s),
+        stats_days=settings.stats_days,
+        hours=settings.opening_hours,
+    )
 
 
 def seconds(ms: int) -> int:

@@ -158,14 +158,15 @@ def _time(body: dict[str, Any], name: str, faults: list[Fault]) -> int | None:
 def _skills(value: object, faults: list[Fault]) -> tuple[str, ...]:
     if value is None:
         return ()
-    if (
-        isinstance(value, list)
-        and len(value) <= MAX_SKILLS
-        and all(isinstance(skill, str) and 0 < len(skill.strip()) <= MAX_SKILL for skill in value)
-    ):
+    if isinstance(value, list) and len(value) <= MAX_SKILLS and all(_is_skill(skill) for skill in value):
         return tuple(dict.fromkeys(skill.strip() for skill in value))
     faults.append(Fault(f"must be a list of at most {MAX_SKILLS} words of at most {MAX_SKILL} characters", "/skills"))
     return ()
+
+
+def _is_skill(skill: object) -> bool:
+    """A word that the queue does not keep for itself."""
+    return isinstance(skill, str) and 0 < len(skill.strip()) <= MAX_SKILL and skill.isprintable() and skill[0] != "@"
 
 
 def _url(body: dict[str, Any], name: str, guard: Guard, faults: list[Fault]) -> str | None:

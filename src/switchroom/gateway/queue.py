@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from switchroom.errors import BadInput, Fault
 from switchroom.gateway import enqueue_body
 from switchroom.gateway.enqueue import EnqueueReply, accept, require_realtime, seconds
 from switchroom.gateway.operation import operation
+from switchroom.gateway.queue_figures import figures_body
 from switchroom.gateway.reply import bad_parameter, json_reply, not_modified, query_int, rfc3339
 from switchroom.gateway.services import PRINCIPAL, known_flow, services
 from switchroom.http_problems import read_body
@@ -23,6 +25,7 @@ from switchroom.queue import Detail, State, Status
 BASE = "/api/v1/openai-realtime/{flow_id}/queue"
 MAX_WAIT_S = 60
 MAX_PAGE = 1_000
+_SHARED = ("enabled", "open", "opensAt", "pendingCount", "activeCount", "scheduledCount", "concurrency")
 
 
 class TaskBody(msgspec.Struct, rename="camel"):
@@ -40,6 +43,8 @@ class CompleteBody(msgspec.Struct, rename="camel", omit_defaults=True):
 
 
 class CancelBody(msgspec.Struct, rename="camel", omit_defaults=True):
+    """The reason `caller_hung_up` says that the caller left: a call that was not answered is then abandoned."""
+
     task_id: str
     reason: str = ""
 
@@ -103,14 +108,14 @@ async def status(request: web.Request) -> web.Response:
     flow = await known_flow(request, request.match_info["flow_id"])
     wait_s = query_int(request, "wait", 0, lowest=0, highest=MAX_WAIT_S)
     limit = query_int(request, "limit", 100, lowest=1, highest=MAX_PAGE)
-    first = _cursor(request)
+    after = _cursor(request)
     task_id = request.query.get("taskId")
     parts = services(request)
     deadline = asyncio.get_running_loop().time() + wait_s
     seen: str | None = None
     while True:
-        queue = await parts.queue.status(flow.id, first=first, limit=limit)
-        body = _status(queue, first, limit)
+        queue = await parts.queue.status(flow.id, after=after, limit=limit)
+        body = _status(queue)
         if task_id is not None:
             detail = await parts.queue.detail(flow.id, task_id)
             body = _one_task(body, detail, await parts.executions.attempt_ids(flow.id, task_id))
@@ -246,27 +251,25 @@ def _verb_reply(ended: tuple[str, State, str]) -> web.Response:
     return json_reply(VerbReply(task_id=task_id, state=state, status=status, end_reason=reason or None))
 
 
-def _cursor(request: web.Request) -> int:
-    """The place of the first waiting call of a page; the cursor is opaque to clients."""
+def _cursor(request: web.Request) -> str:
+    """After which waiting call a page begins; the cursor is opaque to clients."""
     text = request.query.get("cursor")
     if not text:
-        return 0
-    if not (text.startswith("p") and text[1:].isascii() and text[1:].isdigit() and len(text) < 12):
+        return ""
+    if not re.fullmatch(r"p-?[0-9]{1,17}", text, re.ASCII):
         raise bad_parameter("cursor", "is not one that this queue gave out")
-    return int(text[1:])
+    return text[1:]
 
 
-def _status(queue: Status, first: int, limit: int) -> dict[str, Any]:
-    stats = queue.stats
-    answered, abandoned = stats.get("answered", 0), stats.get("abandoned", 0)
-    counted = answered + abandoned
-    handled = stats.get("handled", 0)
-    more = first + len(queue.pending) < queue.pending_count and len(queue.pending) == limit
+def _status(queue: Status) -> dict[str, Any]:
     return {
         "enabled": queue.enabled,
+        "open": queue.open,
+        "opensAt": rfc3339(queue.opens_at_ms),
         "pendingCount": queue.pending_count,
         "activeCount": sum(row.state is not State.WRAPUP for row in queue.active),
         "scheduledCount": queue.scheduled_count,
+        "deadCount": queue.dead_count,
         "concurrency": queue.lines,
         "active": [
             {
@@ -282,25 +285,15 @@ def _status(queue: Status, first: int, limit: int) -> dict[str, Any]:
             {
                 "taskId": row.task_id,
                 "ID": row.caller_id,
-                "position": place,
+                "position": row.position,
+                "overtaken": row.overtaken,
                 "enqueuedAt": rfc3339(row.enqueued_at_ms),
-                "estimatedWaitSeconds": _estimate(queue, place),
+                "estimatedWaitSeconds": seconds(row.estimate_ms),
             }
-            for place, row in enumerate(queue.pending, first + 1)
+            for row in queue.pending
         ],
-        "nextCursor": f"p{first + limit}" if more else None,
-        "stats": {
-            "answered": answered,
-            "abandoned": abandoned,
-            "failed": stats.get("failed", 0),
-            "serviceLevel": {
-                "thresholdSeconds": queue.service_level_ms // 1000,
-                "ratio": round(stats.get("in_sl", 0) / counted, 4) if counted else 1.0,
-            },
-            "averageHandleSeconds": round(stats.get("handle_ms", 0) / handled / 1000, 1) if handled else 0,
-            "averageWaitSeconds": round(stats.get("wait_ms", 0) / answered / 1000, 1) if answered else 0,
-            "longestWaitSeconds": round(stats.get("longest_ms", 0) / 1000),
-        },
+        "nextCursor": f"p{queue.next_after}" if queue.next_after else None,
+        "stats": figures_body(queue.stats, queue.service_level_ms),
     }
 
 
@@ -322,11 +315,16 @@ def _one_task(queue: dict[str, Any], detail: Detail, executions: list[str]) -> d
         "priority": call.priority,
         "attempt": call.attempt,
         "maxAttempts": call.max_attempts,
+        "skills": call.skills,
+        "requeuedFrom": call.requeued_from or None,
+        "requeuedAs": call.requeued_as or None,
         "position": detail.position if waits else None,
+        "overtaken": detail.overtaken,
         "estimatedWaitSeconds": seconds(detail.estimate_ms) if waits else None,
         "enqueuedAt": rfc3339(call.enqueued_at_ms),
         "notBefore": rfc3339(call.not_before_ms),
         "expiresAt": rfc3339(call.expires_at_ms),
+        "waitingSince": rfc3339(call.waiting_since_ms),
         "offeredAt": rfc3339(call.offered_at_ms),
         "startedAt": rfc3339(call.live_at_ms),
         "wrapupAt": rfc3339(call.wrapup_at_ms),
@@ -344,13 +342,14 @@ def _one_task(queue: dict[str, Any], detail: Detail, executions: list[str]) -> d
             }
             for change in detail.history
         ],
-        **{name: queue[name] for name in ("enabled", "pendingCount", "activeCount", "scheduledCount", "concurrency")},
+        **{name: queue[name] for name in _SHARED},
         "active": [row for row in queue["active"] if row["taskId"] == call.task_id],
         "pending": [
             {
                 "taskId": call.task_id,
                 "ID": call.caller_id,
                 "position": detail.position,
+                "overtaken": detail.overtaken,
                 "enqueuedAt": rfc3339(call.enqueued_at_ms),
                 "estimatedWaitSeconds": seconds(detail.estimate_ms),
             }
@@ -358,10 +357,3 @@ def _one_task(queue: dict[str, Any], detail: Detail, executions: list[str]) -> d
         if waits
         else [],
     }
-
-
-def _estimate(queue: Status, place: int) -> int:
-    """The rule of the queue's own scripts: nothing while a line is free, else the calls before it over the lines."""
-    if place <= queue.free:
-        return 0
-    return seconds((place - max(queue.free, 0)) * queue.average_handle_ms // queue.lines)

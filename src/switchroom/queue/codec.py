@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from switchroom.queue.model import Call, EndReason, NewCall, QueueEvent, State
+from switchroom.queue.rules import UNITY
 
 
 class Payload(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -19,16 +21,16 @@ class Payload(msgspec.Struct, frozen=True, omit_defaults=True):
     callback: str | None = None
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class Change(msgspec.Struct, frozen=True, array_like=True):
     """One entry of a call's history: at `at_ms` it came to `state` because of `cause`."""
 
-    at_ms: int = msgspec.field(name="a")
-    state: State = msgspec.field(name="s")
-    cause: str = msgspec.field(name="e")
-    attempt: int = msgspec.field(name="n", default=0)
-    owner: str = msgspec.field(name="o", default="")
-    reason: str = msgspec.field(name="r", default="")
-    detail: str = msgspec.field(name="d", default="")
+    at_ms: int
+    state: State
+    cause: str
+    attempt: int = 0
+    owner: str = ""
+    reason: str = ""
+    detail: str = ""
 
 
 _payload_decoder = msgspec.json.Decoder(Payload)
@@ -40,6 +42,16 @@ def encode_payload(call: NewCall) -> bytes:
     return _encoder.encode(
         Payload(form=call.form, state=call.state, cc=call.cc_base_url, skills=call.skills, callback=call.callback_url)
     )
+
+
+def skill_set(skills: Iterable[str]) -> str:
+    """Skills as the scripts compare them: a set has one spelling."""
+    return "\x1f".join(sorted(set(skills)))
+
+
+def needed(call: NewCall) -> str:
+    """The skills that a call needs of its holder; one for a Unity client stands in a line of its own."""
+    return UNITY if call.cc_base_url else skill_set(call.skills)
 
 
 def pairs(flat: list[bytes]) -> dict[bytes, bytes]:
@@ -57,14 +69,16 @@ def decode_call(flow_id: str, task_id: str, fields: dict[bytes, bytes]) -> Call:
         state=State(fields[b"s"].decode()),
         form=payload.form,
         memory=payload.state,
-        priority=int(fields[b"pr"]),
+        priority=int(fields.get(b"pr", 0)),
         enqueued_at_ms=int(fields[b"e"]),
-        not_before_ms=int(fields[b"nb"]),
-        expires_at_ms=int(fields[b"x"]),
+        waiting_since_ms=int(fields.get(b"ws", fields[b"e"])),
+        not_before_ms=int(fields.get(b"nb", 0)),
+        expires_at_ms=int(fields.get(b"x", 0)),
         attempt=int(fields[b"n"]),
         max_attempts=int(fields[b"m"]),
         owner=fields.get(b"o", b"").decode(),
         offered_at_ms=int(fields.get(b"of", 0)),
+        answer_by_ms=int(fields.get(b"od", 0)),
         live_at_ms=int(fields.get(b"li", 0)),
         wrapup_at_ms=int(fields.get(b"w", 0)),
         ended_at_ms=int(fields.get(b"en", 0)),
@@ -75,6 +89,8 @@ def decode_call(flow_id: str, task_id: str, fields: dict[bytes, bytes]) -> Call:
         skills=payload.skills,
         cc_base_url=payload.cc,
         callback_url=payload.callback,
+        requeued_from=fields.get(b"ro", b"").decode(),
+        requeued_as=fields.get(b"rq", b"").decode(),
     )
 
 

@@ -73,6 +73,10 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     owner: str = ""
     offered_at_ms: int = 0
     live_at_ms: int = 0
+    waiting_since_ms: int = 0
+    """Since when its caller waits: the enqueue, a callback's time, or the opening of the line, whichever is last."""
+    answer_by_ms: int = 0
+    """Until when its holder may answer the offer (0: as long as it lives)."""
     wrapup_at_ms: int = 0
     ended_at_ms: int = 0
     end_reason: EndReason | None = None
@@ -82,6 +86,10 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     skills: tuple[str, ...] = ()
     cc_base_url: str | None = None
     callback_url: str | None = None
+    requeued_from: str = ""
+    """The dead letter that this call is the return of."""
+    requeued_as: str = ""
+    """The call that this dead letter came back as."""
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,132 +7,50 @@ a timer: there is no leader.
 
 from __future__ import annotations
 
+import asyncio
+import time
 import uuid
-from collections.abc import Sequence
+from datetime import date, timedelta
 from typing import Any
 
 import msgspec
 
 from switchroom.errors import Conflict, NotFound, TooMany, Unprocessable
+from switchroom.hours import OpeningHours
 from switchroom.queue import scripts
-from switchroom.queue.codec import Change, decode_call, decode_event, decode_history, encode_payload, pairs
-from switchroom.queue.model import Call, EndReason, Held, NewCall, QueueEvent, State
+from switchroom.queue.answers import Accepted, Detail, Figures, Row, StaleRules, Statistics, Status
+from switchroom.queue.codec import decode_call, decode_event, decode_history, encode_payload, needed, pairs
+from switchroom.queue.holding import Holding
+from switchroom.queue.model import Call, NewCall, QueueEvent, State
+from switchroom.queue.rules import WRAPUP_MS, Rules, stored_hours, stored_rules
 from switchroom.store import Script, Store, keys
 
-LEASE_MS = 5_000
-"""How long a machine's hold lasts without a heartbeat."""
-WRAPUP_MS = 15_000
-"""How long a holder may take to close a call's record after the call is over."""
 IDEMPOTENCY_TTL_S = 24 * 3600
 CLEAR_CHUNK = 1_000
+CALLER_HUNG_UP = "caller_hung_up"
+"""The reason of a `cancel` by which the caller's side says that the caller left."""
+WINDOW_MINUTES = 15
+_HOURS_EVERY_MS = 3_600_000
+_EPOCH = date(1970, 1, 1)
 
 
-class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """A flow's own settings of its queue.
-
-    `lines`: calls that may be held at once. `duplicates`: what an enqueue of an ID that has not ended does.
-    `cap`: most calls waiting (0: no bound). `service_level_ms`: a call answered within it counts as in time.
-    """
-
-    lines: int = 4
-    duplicates: str = "join"
-    max_attempts: int = 3
-    cap: int = 100_000
-    service_level_ms: int = 20_000
-
-
-class Accepted(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to an enqueue. `position` is 0 and `estimate_ms` 0 for a call that is not waiting in line."""
-
-    task_id: str
-    state: State
-    pending: int
-    position: int
-    estimate_ms: int
-    duplicate: bool = False
-
-
-class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to a claim of one call that must wait for a free line: `place` 1 is next."""
-
-    place: int
-
-
-class Detail(msgspec.Struct, frozen=True, kw_only=True):
-    """One call with its history, and its place while it waits (0 otherwise)."""
-
-    call: Call
-    history: list[Change]
-    position: int
-    estimate_ms: int
-
-
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of the status: a held or a waiting call."""
-
-    task_id: str
-    state: State
-    caller_id: str
-    enqueued_at_ms: int
-    started_at_ms: int
-    attempt: int
-    owner: str
-
-
-class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """A flow's queue at one moment. `last_event` names the newest change; `free` is the number of idle lines."""
-
-    enabled: bool
-    lines: int
-    free: int
-    pending_count: int
-    scheduled_count: int
-    active: list[Row]
-    pending: list[Row]
-    stats: dict[str, int]
-    last_event: str
-    average_handle_ms: int
-    service_level_ms: int
-    now_ms: int
-
-
-class LeaseLost(Conflict):
-    """The hold is not the call's any more: whoever writes must stop. `state` and `end_reason` say what became of it."""
-
-    code = "lease_lost"
-    title = "The hold was lost"
-
-    def __init__(self, task_id: str, state: str, reason: str) -> None:
-        super().__init__(f"the call {task_id} is not held by this holder any more (it is {state or 'gone'})")
-        self.state = State(state) if state else None
-        self.end_reason = EndReason(reason) if reason else None
-
-
-class StaleRules(Conflict):
-    """The flow was changed or deleted after its rules were read: read it again."""
-
-    code = "stale_rules"
-    title = "The flow was changed meanwhile"
-
-    def __init__(self, flow_id: str) -> None:
-        super().__init__(f"the flow {flow_id} was changed while a call was put in its queue")
-
-
-class Queue:
+class Queue(Holding):
     """The queues of all flows in one store."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        super().__init__(store)
         self._known: set[str] = set()
         self._hooked: set[str] = set()
+        self._hours_until: dict[str, float] = {}
 
     # --- the way in --------------------------------------------------------------------------------------------
 
     async def configure(self, flow_id: str, rules: Rules) -> None:
         """Makes a flow's rules known to the scripts that claim from it."""
-        await self._store.call(
-            "HSET", keys.flow(flow_id) + keys.CONFIG, "lines", rules.lines, "sl_ms", rules.service_level_ms
-        )
+        flat = await asyncio.to_thread(stored_rules, rules, time.time_ns() // 1_000_000)
+        await self._store.call("HSET", keys.flow(flow_id) + keys.CONFIG, *flat)
+        self._hours_until.pop(flow_id, None)
+        await self.tick(flow_id)
 
     async def enqueue(self, flow_id: str, call: NewCall, rules: Rules, *, revision: bytes = b"") -> Accepted:
         """Puts a call in the queue; it is on disk when this returns.
@@ -165,17 +83,13 @@ class Queue:
             IDEMPOTENCY_TTL_S,
             "1" if call.callback_url else "",
             revision,
+            needed(call),
         )
         word = reply[0]
         if word == b"stale":
             raise StaleRules(flow_id)
         if word == b"duplicate":
-            task_id = reply[1].decode()
-            raise Conflict(
-                f"this ID already has a call that has not ended: {task_id}",
-                code="duplicate_call",
-                extra={"taskId": task_id},
-            )
+            raise _duplicate(reply[1].decode())
         if word == b"mismatch":
             raise Unprocessable("this Idempotency-Key was used with another payload", code="idempotency_key_reused")
         if word == b"full":
@@ -186,59 +100,9 @@ class Queue:
             pending=reply[3],
             position=reply[4],
             estimate_ms=reply[5],
+            overtaken=bool(reply[6]),
             duplicate=word == b"joined",
         )
-
-    # --- holding -----------------------------------------------------------------------------------------------
-
-    async def claim(
-        self, flow_id: str, owner: str, *, limit: int = 1, lease_ms: int = LEASE_MS, answered: bool = False
-    ) -> list[Held]:
-        """Takes up to `limit` calls from the head of the queue, as far as lines are free; `answered` makes them
-        live at once."""
-        reply = await self._run(scripts.CLAIM, flow_id, owner, lease_ms, limit, "", "1" if answered else "")
-        return [self._held(flow_id, owner, lease_ms, row) for row in reply]
-
-    async def claim_call(self, flow_id: str, task_id: str, owner: str, *, lease_ms: int = LEASE_MS) -> Held | Waiting:
-        """Takes the one call whose caller is on the line, or says how many such callers go before it.
-
-        Callers that wait on a line are served in the queue's order; asking again within 15 s keeps the place.
-        Raises `NotFound`, or `Conflict` (code `call_ended` or `call_held`) where the call does not wait.
-        """
-        reply = await self._run(scripts.CLAIM, flow_id, owner, lease_ms, 1, task_id, "")
-        if reply and reply[0] == b"wait":
-            return Waiting(place=reply[1])
-        if reply and reply[0] == b"state":
-            state, reason = reply[1].decode(), reply[2].decode()
-            if not state:
-                raise NotFound(f"no call {task_id} in this flow", code="unknown_task")
-            if state == State.ENDED:
-                raise Conflict(f"the call {task_id} has ended ({reason})", code="call_ended")
-            raise Conflict(f"the call {task_id} is {state}", code="call_held", extra={"state": state})
-        return self._held(flow_id, owner, lease_ms, reply[0])
-
-    async def answer(self, held: Held) -> None:
-        """The caller is connected: offered → live."""
-        await self._hold("answer", held, held.lease_ms)
-
-    async def heartbeat(self, held: Held) -> None:
-        """Renews the lease. Raises `LeaseLost` when the call was taken away, or ended by somebody else."""
-        await self._hold("heartbeat", held, held.lease_ms)
-
-    async def hang_up(self, held: Held, reason: EndReason, detail: str = "", *, wrapup_ms: int = WRAPUP_MS) -> State:
-        """The call is over; its record is not complete yet. An unanswered one ends at once."""
-        return await self._hold("hang_up", held, reason, detail, wrapup_ms)
-
-    async def finish(
-        self, held: Held, reason: EndReason, detail: str = "", *, outcome: str = "", result: Any = None
-    ) -> State:
-        """The record is complete: the call is ended. A reason that was set before (by a verb) stays."""
-        packed = b"" if result is None else msgspec.json.encode(result)
-        return await self._hold("finish", held, reason, detail, outcome, packed)
-
-    async def release(self, held: Held, cause: str, detail: str = "") -> None:
-        """Gives a call back to its old place in the queue."""
-        await self._hold("release", held, cause, detail)
 
     # --- the verbs ---------------------------------------------------------------------------------------------
 
@@ -256,8 +120,12 @@ class Queue:
         return await self._verb(flow_id, "complete", task_id or "", outcome, packed, WRAPUP_MS)
 
     async def cancel(self, flow_id: str, task_id: str, reason: str = "") -> tuple[str, State, str]:
-        """Ends a waiting, offered or live call as cancelled."""
-        return await self._verb(flow_id, "cancel", task_id, reason, WRAPUP_MS)
+        """Ends a waiting, offered or live call as cancelled. With `CALLER_HUNG_UP` as reason one that was not answered
+        is abandoned, and a live one is completed."""
+        left = reason == CALLER_HUNG_UP
+        return await self._verb(
+            flow_id, "cancel", task_id, "the caller hung up" if left else reason, WRAPUP_MS, "1" if left else ""
+        )
 
     async def remove(self, flow_id: str, task_id: str) -> tuple[str, State, str]:
         """Drops a call that waits; one that is held is a `Conflict`."""
@@ -272,12 +140,38 @@ class Queue:
             if not count or not left:
                 return removed
 
+    # --- dead letters ------------------------------------------------------------------------------------------
+
+    async def dead_letters(self, flow_id: str, *, first: int = 0, limit: int = 100) -> tuple[list[Call], int]:
+        """A page of the calls whose last attempt failed, newest first, and how many there are."""
+        total, page = await self._run(scripts.DEAD, flow_id, first, first + limit - 1)
+        return [decode_call(flow_id, row[0].decode(), pairs(row[1])) for row in page], total
+
+    async def requeue(self, flow_id: str, task_id: str, *, duplicates: str = "join") -> tuple[str, State]:
+        """Brings a dead letter back: as a new call, with its content and its place; the old one stays ended and names
+        the new one. Repeated, it answers that call again. Returns the new task and its state.
+
+        Raises `NotFound`, or `Conflict`: it is no dead letter (code `not_dead`), or its caller has another call that
+        has not ended (code `duplicate_call`) and `duplicates` is not `allow`.
+        """
+        reply = await self._run(
+            scripts.REQUEUE, flow_id, task_id, f"flowise-{uuid.uuid4()}", "" if duplicates == "allow" else "1"
+        )
+        word = reply[1].decode() if len(reply) > 1 else ""
+        match reply[0]:
+            case b"unknown":
+                raise NotFound(f"no call {task_id} in this flow", code="unknown_task")
+            case b"state":
+                raise Conflict(f"the call {task_id} is {word}, and no dead letter", code="not_dead")
+            case b"duplicate":
+                raise _duplicate(word)
+        return word, State(reply[2].decode())
+
     # --- reading -----------------------------------------------------------------------------------------------
 
-    async def status(self, flow_id: str, *, first: int = 0, limit: int = 100) -> Status:
-        """The queue now; `first` and `limit` page the waiting calls."""
-        reply = await self._run(scripts.STATUS, flow_id, first, first + limit - 1)
-        stats = {name.decode(): int(value) for name, value in pairs(reply[6]).items()}
+    async def status(self, flow_id: str, *, after: str = "", limit: int = 100) -> Status:
+        """The queue now; `after` (the `next_after` of the page before) and `limit` page the waiting calls."""
+        reply = await self._run(scripts.STATUS, flow_id, after, limit)
         return Status(
             enabled=bool(reply[0]),
             lines=reply[1],
@@ -285,12 +179,31 @@ class Queue:
             scheduled_count=reply[3],
             active=[_row(row) for row in reply[4]],
             pending=[_row(row) for row in reply[5]],
-            stats=stats,
+            stats=_figures(reply[6]),
             last_event=reply[7].decode(),
             average_handle_ms=int(reply[8]),
             now_ms=int(reply[9]),
             free=reply[10],
             service_level_ms=reply[11],
+            open=bool(reply[12]),
+            opens_at_ms=int(reply[13]),
+            next_after=reply[14].decode(),
+            dead_count=reply[15],
+        )
+
+    async def statistics(
+        self, flow_id: str, *, first: date, last: date, window_minutes: int = WINDOW_MINUTES
+    ) -> Statistics:
+        """Figures ever, of the last minutes, and of each day from `first` to `last` on which anything happened."""
+        span = [(day - _EPOCH).days for day in (first, last)]
+        reply = await self._run(scripts.STATS, flow_id, window_minutes, *span)
+        return Statistics(
+            now_ms=int(reply[0]),
+            service_level_ms=reply[1],
+            longest_waiting_ms=reply[3],
+            ever=_figures(reply[4]),
+            window=_figures(*reply[5]),
+            days={(_EPOCH + timedelta(days=day)).isoformat(): _figures(flat) for day, flat in reply[6]},
         )
 
     async def detail(self, flow_id: str, task_id: str) -> Detail:
@@ -304,6 +217,7 @@ class Queue:
             history=decode_history(fields),
             position=reply[1],
             estimate_ms=reply[2],
+            overtaken=bool(reply[3]),
         )
 
     async def get(self, flow_id: str, task_id: str) -> Call | None:
@@ -321,9 +235,12 @@ class Queue:
         rows = await self._store.call("XRANGE", keys.queue_events(flow_id), f"({after}", "+", "COUNT", limit)
         return [decode_event(flow_id, row[0], row[1]) for row in rows]
 
-    async def tick(self, flow_id: str, *, forget_before_ms: int = 0) -> int:
-        """Takes back overdue leases, lets callbacks fall due, and forgets calls that ended before a time."""
-        count: int = await self._run(scripts.TICK, flow_id, forget_before_ms)
+    async def tick(self, flow_id: str, *, forget_before_ms: int = 0, forget_dead_before_ms: int = 0) -> int:
+        """Lets time pass: takes back overdue leases, lets callbacks fall due, keeps the opening hours ahead, wakes a
+        holder that missed its wake, and forgets calls that ended before a time (dead letters before their own)."""
+        if time.monotonic() * 1000 >= self._hours_until.get(flow_id, 0.0):
+            await self._look_at_the_calendar(flow_id)
+        count: int = await self._run(scripts.TICK, flow_id, forget_before_ms, forget_dead_before_ms)
         return count
 
     async def hooked(self, flow_id: str) -> None:
@@ -337,11 +254,16 @@ class Queue:
     async def _run(self, script: Script, flow_id: str, *args: str | bytes | int) -> Any:
         return await self._store.run(script, [keys.flow(flow_id)], args)
 
-    async def _hold(self, verb: str, held: Held, *args: str | bytes | int) -> State:
-        reply = await self._run(scripts.HOLD, held.flow_id, verb, held.task_id, held.owner, held.token, *args)
-        if reply[0] == b"lost":
-            raise LeaseLost(held.task_id, reply[1].decode(), reply[2].decode())
-        return State(reply[1].decode())
+    async def _look_at_the_calendar(self, flow_id: str) -> None:
+        """Writes the coming open spans of a flow that has opening hours; they reach two weeks ahead."""
+        key = keys.flow(flow_id) + keys.CONFIG
+        packed = await self._store.call("HGET", key, "hours")
+        if packed:
+            hours = msgspec.json.decode(packed, type=OpeningHours)
+            await self._store.call(
+                "HSET", key, *await asyncio.to_thread(stored_hours, hours, time.time_ns() // 1_000_000)
+            )
+        self._hours_until[flow_id] = time.monotonic() * 1000 + _HOURS_EVERY_MS
 
     async def _verb(self, flow_id: str, verb: str, task_id: str, *args: str | bytes | int) -> tuple[str, State, str]:
         reply = await self._run(scripts.VERB, flow_id, verb, task_id, *args)
@@ -355,13 +277,25 @@ class Queue:
                 raise Conflict(f"the call {task_id} is {state}: it cannot {verb}", code="wrong_state")
         return reply[1].decode(), State(reply[2].decode()), reply[3].decode()
 
-    @staticmethod
-    def _held(flow_id: str, owner: str, lease_ms: int, row: Sequence[Any]) -> Held:
-        call = decode_call(flow_id, row[0].decode(), pairs(row[2]))
-        return Held(call=call, owner=owner, attempt=call.attempt, token=row[1], lease_ms=lease_ms)
+
+def _duplicate(task_id: str) -> Conflict:
+    return Conflict(
+        f"this ID already has a call that has not ended: {task_id}", code="duplicate_call", extra={"taskId": task_id}
+    )
 
 
-def _row(row: list[bytes]) -> Row:
+def _figures(*flats: list[bytes]) -> Figures:
+    """The sum of some counters; of the longest waits it is the longest."""
+    sums: dict[str, int] = {}
+    for flat in flats:
+        for name, value in pairs(flat).items():
+            word, number = name.decode(), int(value)
+            sums[word] = max(sums.get(word, 0), number) if word == "longest_ms" else sums.get(word, 0) + number
+    return msgspec.convert(sums, Figures)
+
+
+def _row(row: list[Any]) -> Row:
+    position, estimate_ms, overtaken = row[8:11] or (0, 0, 0)
     return Row(
         task_id=row[0].decode(),
         state=State(row[1].decode()),
@@ -370,4 +304,7 @@ def _row(row: list[bytes]) -> Row:
         started_at_ms=int(row[4]) or int(row[5]),
         attempt=int(row[6]),
         owner=row[7].decode(),
+        position=position,
+        estimate_ms=estimate_ms,
+        overtaken=bool(overtaken),
     )

@@ -13,11 +13,15 @@ class Event(StrEnum):
 
     ENQUEUED = "enqueued"
     SCHEDULED = "scheduled"
+    REQUEUED = "requeued"
     DUE = "due"
     CLAIMED = "claimed"
     ANSWERED = "answered"
     RELEASED = "released"
+    REFUSED = "refused"
+    NO_ANSWER = "no_answer"
     LEASE_EXPIRED = "lease_expired"
+    POSTPONED = "postponed"
     EXHAUSTED = "exhausted"
     HUNG_UP = "hung_up"
     FINISHED = "finished"
@@ -34,7 +38,9 @@ TRANSITIONS: MappingProxyType[tuple[State | None, Event], State] = MappingProxyT
     {
         (NEW, Event.ENQUEUED): State.PENDING,
         (NEW, Event.SCHEDULED): State.SCHEDULED,
-        # a callback's time has come
+        # a dead letter comes back: a new call, for `ended` is final
+        (NEW, Event.REQUEUED): State.PENDING,
+        # the time of a callback, or of the next attempt, has come
         (State.SCHEDULED, Event.DUE): State.PENDING,
         (State.SCHEDULED, Event.CANCELLED): State.ENDED,
         (State.SCHEDULED, Event.REMOVED): State.ENDED,
@@ -44,14 +50,19 @@ TRANSITIONS: MappingProxyType[tuple[State | None, Event], State] = MappingProxyT
         (State.PENDING, Event.REMOVED): State.ENDED,
         (State.PENDING, Event.EXPIRED): State.ENDED,
         (State.OFFERED, Event.ANSWERED): State.LIVE,
-        # back to its old place: refused, handed back by a holder that stops, or the holder died
+        # back to its old place: handed back by a holder that stops, refused, not answered in time, or the holder died
         (State.OFFERED, Event.RELEASED): State.PENDING,
+        (State.OFFERED, Event.REFUSED): State.PENDING,
+        (State.OFFERED, Event.NO_ANSWER): State.PENDING,
         (State.OFFERED, Event.LEASE_EXPIRED): State.PENDING,
+        # the same after a failed attempt, in a flow that lets some time pass before the next
+        (State.OFFERED, Event.POSTPONED): State.SCHEDULED,
         (State.OFFERED, Event.EXHAUSTED): State.ENDED,
         (State.OFFERED, Event.CANCELLED): State.ENDED,
         (State.LIVE, Event.HUNG_UP): State.WRAPUP,
         (State.LIVE, Event.RELEASED): State.PENDING,
         (State.LIVE, Event.LEASE_EXPIRED): State.PENDING,
+        (State.LIVE, Event.POSTPONED): State.SCHEDULED,
         (State.LIVE, Event.EXHAUSTED): State.ENDED,
         # the record is complete
         (State.WRAPUP, Event.FINISHED): State.ENDED,

@@ -28,15 +28,24 @@ OUTBOX = "outbox"  # stream: the events of calls with a callback URL, or of a fl
 CONFIG = "conf"  # hash: enabled, lines and the like, and the sequence
 STATS = "stats"  # hash: counters; + ":" + yyyymmdd for a day's
 ENDED = "ended"  # sorted set: ended task IDs by their end, for retention
-WAKE = "wake"  # list: one token wakes one waiting holder
+DEAD = "dead"  # sorted set: dead letters by their end; calls whose last attempt failed
+LANE = "lane:"  # + skills: sorted set like `pending`, of calls that need these skills; `lanes` is the set of their names
+RELAX = "relax"  # sorted set: calls that need skills, by the time when they need one less
+BACKOFF = "backoff"  # sorted set: holder + task, by the time until which this holder is not offered this call
+REST = "rest"  # sorted set: calls that are over, by the time until which their line is busy with wrapping up
+AVAILABLE = "available"  # sorted set: holders by the time until which they wrap up
+IDLE = "idle:"  # + skills: sorted set of waiting holders by the time since when they are idle; `profiles` names the skills
+WAITING = "waiting"  # hash: waiting holder -> until when, and its inbox
+MINUTE = "minute:"  # + minute: hash, counters of one minute, with a short life
+INBOX = "w:"  # + process: sorted set of holders of this process that are to claim
 
 
 def queue_events(flow_id: str) -> str:
     return flow(flow_id) + EVENTS
 
 
-def queue_wake(flow_id: str) -> str:
-    return flow(flow_id) + WAKE
+def queue_inbox(flow_id: str, process_id: str) -> str:
+    return flow(flow_id) + INBOX + process_id
 
 
 def queue_outbox(flow_id: str) -> str:

@@ -1,40 +1,57 @@
--- ARGV: owner, lease ms, at most this many, one task ('' for the next in line), whether they are answered at once
--- Returns a list of {task, token, fields of the call}; for one task that must wait: {'wait', place}; that is not
--- waiting: {'state', its state, its reason}
+-- ARGV: owner, lease ms, offer ms, at most this many, '1' if they are answered at once, skills of the holder,
+--       ms it waits if there is nothing ('' not at all), its inbox, since when it is idle ('' now),
+--       '1' if it takes no call before its wrap-up time is over;
+--       then for each call that it finishes first: task, token, reason, detail, outcome, result
+-- Returns {list of {task, token, fields of the call}, tasks that it had lost, idle since, ms that it rests}
 tick()
-local owner, lease = ARGV[1], tonumber(ARGV[2])
-local free = conf('lines', 4) - redis.call('ZCARD', K .. 'held')
-local open = conf('enabled', 1) == 1
+local owner, lease, offer, skills = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[6]
+local wait_ms, inbox = ARGV[7], ARGV[8]
 
-local function take(id)
-  local token = redis.call('HINCRBY', K .. 'conf', 'token', 1)
-  local attempt = redis.call('HINCRBY', call_key(id), 'n', 1)
-  move(id, 'claimed', { owner = owner, attempt = attempt, score = text(now + lease), set = { 'o', owner, 't', token } })
-  if ARGV[5] == '1' then move(id, 'answered', { score = text(now + lease) }) end
-  return { id, token, redis.call('HGETALL', call_key(id)) }
-end
-
-if ARGV[4] ~= '' then
-  local id = ARGV[4]
-  local v = redis.call('HMGET', call_key(id), 's', 'r')
-  if v[1] ~= 'pending' then return { 'state', v[1] or '', v[2] or '' } end
-  -- Its caller is on the line. Callers that waited before it go first; one whose process stopped asking is forgotten.
-  redis.call('ZADD', K .. 'joined', redis.call('ZSCORE', K .. 'pending', id), id)
-  redis.call('HSET', call_key(id), 'j', text(now))
-  local ahead = 0
-  for _, other in ipairs(redis.call('ZRANGE', K .. 'joined', 0, -1)) do
-    if other == id then break end
-    local seen = redis.call('HGET', call_key(other), 'j')
-    if seen and tonumber(seen) > now - 15000 then ahead = ahead + 1 else redis.call('ZREM', K .. 'joined', other) end
+local lost = {}
+for i = 11, #ARGV, 6 do
+  local r = load(ARGV[i])
+  if not holds(r, owner, ARGV[i + 1]) or not finish(r, ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]) then
+    lost[#lost + 1] = ARGV[i]
   end
-  if not open or ahead >= free then return { 'wait', ahead + 1 } end
-  return { take(id) }
 end
 
-local held = {}
-if not open or free < 1 then return held end
-for _, id in ipairs(redis.call('ZRANGE', K .. 'pending', 0, math.min(free, tonumber(ARGV[3])) - 1)) do
-  held[#held + 1] = take(id)
+local since = ARGV[9] ~= '' and ARGV[9] or text(now)
+if ARGV[10] == '1' then
+  local available = tonumber(call('ZSCORE', K .. 'available', owner) or 0)
+  if available > now then return { {}, lost, since, available - now } end
 end
-if redis.call('ZCARD', K .. 'pending') > 0 and free > #held then wake() end
-return held
+
+local held, free, want = {}, 0, tonumber(ARGV[4])
+if want > 0 and hands_out() then
+  free = free_lines()
+  want = min(free, want)
+end
+if free > 0 and want > 0 then
+  local PATIENCE = 64 -- calls of a lane that are looked at beyond those wanted, when some may be backing off
+  local refusals = call('EXISTS', K .. 'backoff') == 1
+  local careful = refusals or #lanes() >= MOST_LANES
+  local passed = false
+  for _, head in ipairs(heads(skills, want + (careful and PATIENCE or 0))) do
+    if #held >= want then break end
+    local r = load(head[1])
+    if (head[3] == MIXED and not covers(skills, r.need)) or (refusals and backing_off(owner, r.id)) then
+      passed = true
+    else
+      held[#held + 1] = take(r, owner, lease, offer, ARGV[5] == '1')
+    end
+  end
+  -- What is left may be for another holder that waits; what this one may not take woke the others when it came.
+  if #held > 0 and free > #held then stir() end
+end
+
+if wait_ms ~= '' then
+  if #held > 0 then
+    forget_waiter(owner, skills)
+    call('ZREM', K .. 'w:' .. inbox, owner)
+  else
+    call('ZADD', K .. 'idle:' .. skills, since, owner)
+    call('SADD', K .. 'profiles', skills)
+    call('HSET', K .. 'waiting', owner, text(now + tonumber(wait_ms)) .. ' ' .. inbox)
+  end
+end
+return { held, lost, since, 0 }

@@ -1,45 +1,46 @@
 -- What a holder says of a call. ARGV: verb, task, owner, token, then by verb:
---   answer: lease ms | heartbeat: lease ms | hang_up: reason, detail, wrap-up ms | release: cause, detail
+--   answer: lease ms | heartbeat: lease ms | hang_up: reason, detail, wrap-up ms | release, refuse: cause, detail
 --   finish: reason, detail, outcome, result
 -- Returns {'ok', state} or, for a hold that is not the call's any more, {'lost', state, reason}.
 local verb, id, owner, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local hold = hold_of(id)
-if not holds(hold, owner, token) then return { 'lost', hold.s, hold.r } end
+local r = load(id)
+if not holds(r, owner, token) then return { 'lost', r and r.s or '', r and r.reason or '' } end
+local function lost() return { 'lost', r.s, r.reason } end
 
 if verb == 'heartbeat' then
-  if hold.s == 'wrapup' then return { 'lost', hold.s, hold.r } end
-  redis.call('ZADD', K .. 'held', 'XX', text(now + tonumber(ARGV[5])), id)
-  return { 'ok', hold.s }
+  if r.s == 'wrapup' then return lost() end
+  local until_ms = now + tonumber(ARGV[5])
+  if r.s == 'offered' and r.answer_by > 0 then until_ms = min(until_ms, r.answer_by) end
+  call('ZADD', K .. 'held', 'XX', text(until_ms), id)
+  return { 'ok', r.s }
 end
 
 if verb == 'answer' then
-  if hold.s == 'live' then return { 'ok', 'live' } end
-  local after = move(id, 'answered', { score = text(now + tonumber(ARGV[5])) })
-  if not after then return { 'lost', hold.s, hold.r } end
-  return { 'ok', after }
+  if r.s == 'live' then return { 'ok', 'live' } end
+  local late = r.answer_by > 0 and r.answer_by <= now
+  if late or not move(r, 'answered', { score = text(now + tonumber(ARGV[5])) }) then return lost() end
+  return { 'ok', r.s }
 end
 
 if verb == 'hang_up' then
-  if hold.s == 'wrapup' then return { 'ok', 'wrapup' } end
-  local after = move(id, 'hung_up', { reason = ARGV[5], detail = ARGV[6], score = text(now + tonumber(ARGV[7])) })
-  if after then return { 'ok', after } end
+  if r.s == 'wrapup' then return { 'ok', 'wrapup' } end
+  local after = move(r, 'hung_up', { reason = ARGV[5], detail = ARGV[6], score = text(now + tonumber(ARGV[7])) })
   -- the caller left before the call was answered
-  move(id, 'cancelled', { reason = ARGV[5], detail = ARGV[6], cause = 'hung_up' })
-  return { 'ok', 'ended' }
+  if not after then move(r, 'cancelled', { reason = ARGV[5], detail = ARGV[6], cause = 'hung_up' }) end
+  return { 'ok', r.s }
 end
 
 if verb == 'release' then
-  local after = move(id, 'released', { cause = ARGV[5], detail = ARGV[6] })
-  if not after then return { 'lost', hold.s, hold.r } end
-  return { 'ok', after }
+  if not move(r, 'released', { cause = ARGV[5], detail = ARGV[6] }) then return lost() end
+  return { 'ok', r.s }
 end
 
--- finish: a verb that ended the call before (complete, cancel) has set the reason, and it stays
-local reason = hold.r ~= '' and hold.r or ARGV[5]
-local set = {}
-if ARGV[7] ~= '' then set = { 'oc', ARGV[7] } end
-if ARGV[8] ~= '' then set[#set + 1] = 'rs'; set[#set + 1] = ARGV[8] end
-if hold.s == 'live' then move(id, 'hung_up', { reason = reason, detail = ARGV[6], score = text(now) }) end
-local after = move(id, 'finished', { reason = reason, detail = ARGV[6], set = set })
-if not after then return { 'lost', hold.s, hold.r } end
-return { 'ok', after }
+if verb == 'refuse' then
+  if r.s ~= 'offered' then return lost() end
+  back_off(r)
+  move(r, 'refused', { detail = ARGV[5] })
+  return { 'ok', r.s }
+end
+
+if not finish(r, ARGV[5], ARGV[6], ARGV[7], ARGV[8]) then return lost() end
+return { 'ok', r.s }

@@ -1,8 +1,14 @@
--- ARGV: ended calls before this time (ms) are forgotten. Returns how many were forgotten.
+-- ARGV: ended calls before this time (ms) are forgotten, and dead letters before that. Returns how many were forgotten.
+-- Also mends what a lost wake left: a holder that waits while there is something for it is woken here.
 tick()
-local old = redis.call('ZRANGEBYSCORE', K .. 'ended', '-inf', ARGV[1], 'LIMIT', 0, 500)
-for _, id in ipairs(old) do
-  redis.call('DEL', call_key(id))
-  redis.call('ZREM', K .. 'ended', id)
+for _, index in ipairs({ 'backoff', 'available' }) do call('ZREMRANGEBYSCORE', K .. index, '-inf', text(now)) end
+if pending_count() > 0 then stir() end
+local forgotten = 0
+for i, index in ipairs({ 'ended', 'dead' }) do
+  for _, id in ipairs(call('ZRANGEBYSCORE', K .. index, '-inf', '(' .. ARGV[i], 'LIMIT', 0, 500)) do
+    call('DEL', call_key(id))
+    call('ZREM', K .. index, id)
+    forgotten = forgotten + 1
+  end
 end
-return #old
+return forgotten

@@ -1,0 +1,280 @@
+"""The holder's side of the queue: claiming, waiting for a call, and every word of a holder about a call it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from switchroom.errors import Conflict, NotFound, SwitchroomError
+from switchroom.queue import scripts
+from switchroom.queue.answers import Finished, LeaseLost, Waiting
+from switchroom.queue.codec import decode_call, pairs, skill_set
+from switchroom.queue.fair import Shares
+from switchroom.queue.model import EndReason, Held, State
+from switchroom.queue.rules import LEASE_MS, OFFER_MS, WRAPUP_MS
+from switchroom.queue.waiting import Wakes
+from switchroom.store import Script, Store
+
+REGISTER_S = 10.0
+"""How long a waiting holder stands in the store before it has to say again that it waits."""
+_REMEMBERED = 10_000
+
+T = TypeVar("T")
+
+
+class _Reply(msgspec.Struct, frozen=True):
+    held: list[Held]
+    lost: list[str]
+    idle_since: str
+    rests_ms: int
+
+
+class Holding:
+    """Claims calls and says what becomes of them. Every write of a hold that was lost raises `LeaseLost`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._wakes = Wakes(store, self._mend)
+        self._idle_since: OrderedDict[str, str] = OrderedDict()
+        self._shares: OrderedDict[str, Shares] = OrderedDict()
+
+    async def close(self) -> None:
+        """Ends the waiting of this process."""
+        await self._wakes.close()
+
+    # --- claiming ----------------------------------------------------------------------------------------------
+
+    async def claim(
+        self,
+        flow_id: str,
+        owner: str,
+        *,
+        limit: int = 1,
+        lease_ms: int = LEASE_MS,
+        offer_ms: int = OFFER_MS,
+        answered: bool = False,
+        skills: Sequence[str] = (),
+        rests: bool = False,
+    ) -> list[Held]:
+        """Takes up to `limit` calls, as far as lines are free: the first of those that need no more than `skills`, and
+        that this holder did not refuse a short while ago.
+
+        They must be answered within `offer_ms` (0: as long as the lease is kept); `answered` makes them live at once.
+        Calls with a `ccBaseUrl` go only to a holder whose one skill is `UNITY`. A holder that `rests` gets no call of
+        a flow before its wrap-up time there is over.
+        """
+        terms = (lease_ms, offer_ms, limit, answered, skill_set(skills), rests)
+        return (await self._claim(flow_id, owner, terms)).held
+
+    async def wait_claim(
+        self,
+        owner: str,
+        flows: Mapping[str, int] | str,
+        *,
+        skills: Sequence[str] = (),
+        limit: int = 1,
+        lease_ms: int = LEASE_MS,
+        offer_ms: int = OFFER_MS,
+        answered: bool = False,
+        rests: bool = False,
+        timeout_s: float = 30.0,
+    ) -> list[Held]:
+        """`claim` from one flow or from several by weight, waiting until there is something; [] after `timeout_s`.
+
+        Nothing is polled: a call that may be taken wakes, among the holders that wait and may take it, the one that has
+        been idle the longest. An owner must wait in one place at a time.
+        """
+        weights = {flows: 1} if isinstance(flows, str) else dict(flows)
+        terms = (lease_ms, offer_ms, limit, answered, skill_set(skills), rests)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        event = self._wakes.expect(owner, weights)
+        registered: set[str] = set()
+        try:
+            while True:
+                event.clear()
+                held, rests_ms = await self._round(owner, weights, terms, registered)
+                left_s = deadline - loop.time()
+                if held or left_s <= 0:
+                    return held
+                pause_s = min(left_s, REGISTER_S)
+                if rests_ms:
+                    pause_s = min(pause_s, rests_ms / 1000 + 0.002)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await event.wait()
+        finally:
+            self._wakes.forget(owner, weights, event)
+            for flow_id in registered:
+                await self._run(scripts.UNWAIT, flow_id, owner, terms[4], self._wakes.inbox)
+
+    async def turn_over(
+        self,
+        flow_id: str,
+        owner: str,
+        finished: Sequence[Finished],
+        *,
+        limit: int = 1,
+        lease_ms: int = LEASE_MS,
+        offer_ms: int = OFFER_MS,
+        answered: bool = False,
+        skills: Sequence[str] = (),
+    ) -> tuple[list[Held], list[str]]:
+        """Closes calls and claims the next ones in one step. Returns what it holds now, and the tasks of those of
+        `finished` whose hold was lost: they were not written."""
+        words: list[str | bytes | int] = []
+        for done in finished:
+            packed = b"" if done.result is None else msgspec.json.encode(done.result)
+            words += [done.held.task_id, done.held.token, done.reason, done.detail, done.outcome, packed]
+        terms = (lease_ms, offer_ms, limit, answered, skill_set(skills), False)
+        reply = await self._claim(flow_id, owner, terms, finished=words)
+        return reply.held, reply.lost
+
+    async def claim_call(
+        self, flow_id: str, task_id: str, owner: str, *, lease_ms: int = LEASE_MS, offer_ms: int = 60_000
+    ) -> Held | Waiting:
+        """Takes the one call whose caller is on the line, or says how many such callers go before it.
+
+        Callers that wait on a line are served in the queue's order; asking again within 15 s keeps the place.
+        Raises `NotFound`, or `Conflict` (code `call_ended`, `call_held`, or `call_reserved` for one with a `ccBaseUrl`)
+        where the call is not to be had.
+        """
+        reply = await self._run(scripts.JOIN, flow_id, owner, lease_ms, offer_ms, task_id)
+        match reply[0]:
+            case b"held":
+                return self._held(flow_id, owner, lease_ms, reply[1])
+            case b"wait":
+                return Waiting(place=reply[1])
+            case b"reserved":
+                raise Conflict(f"the call {task_id} is taken by the client at its ccBaseUrl", code="call_reserved")
+        state, reason = reply[1].decode(), reply[2].decode()
+        if not state:
+            raise NotFound(f"no call {task_id} in this flow", code="unknown_task")
+        if state == State.ENDED:
+            raise Conflict(f"the call {task_id} has ended ({reason})", code="call_ended")
+        raise Conflict(f"the call {task_id} is {state}", code="call_held", extra={"state": state})
+
+    # --- a call that is held -----------------------------------------------------------------------------------
+
+    async def answer(self, held: Held) -> None:
+        """The caller is connected: offered → live."""
+        await self._hold("answer", held, held.lease_ms)
+
+    async def refuse(self, held: Held, cause: str = "") -> None:
+        """The holder does not take the offer: the call keeps its place, and is not offered to this holder again for a
+        while, longer each time. It is no failed attempt of the call."""
+        await self._hold("refuse", held, cause)
+
+    async def heartbeat(self, held: Held) -> None:
+        """Renews the lease. Raises `LeaseLost` when the call was taken away, or ended by somebody else."""
+        await self._hold("heartbeat", held, held.lease_ms)
+
+    async def hang_up(self, held: Held, reason: EndReason, detail: str = "", *, wrapup_ms: int = WRAPUP_MS) -> State:
+        """The call is over; its record is not complete yet. An unanswered one ends at once."""
+        return await self._hold("hang_up", held, reason, detail, wrapup_ms)
+
+    async def finish(
+        self, held: Held, reason: EndReason, detail: str = "", *, outcome: str = "", result: Any = None
+    ) -> State:
+        """The record is complete: the call is ended. A reason that was set before (by a verb) stays."""
+        packed = b"" if result is None else msgspec.json.encode(result)
+        return await self._hold("finish", held, reason, detail, outcome, packed)
+
+    async def release(self, held: Held, cause: str, detail: str = "") -> None:
+        """Gives a call back to its old place in the queue."""
+        await self._hold("release", held, cause, detail)
+
+    # --- one script each ---------------------------------------------------------------------------------------
+
+    async def _run(self, script: Script, flow_id: str, *args: str | bytes | int) -> Any:
+        raise NotImplementedError
+
+    async def _mend(self, flow_id: str) -> object:
+        return await self._run(scripts.TICK, flow_id, 0, 0)
+
+    async def _round(
+        self, owner: str, weights: dict[str, int], terms: tuple[int, int, int, bool, str, bool], registered: set[str]
+    ) -> tuple[list[Held], int]:
+        """Asks the flows once, those that are owed most first; whoever has nothing has the holder on its list."""
+        shares = _recall(self._shares, owner, Shares())
+        order = shares.order(weights)
+        looks = [False, True] if len(order) > 1 else [True]  # it waits only where no flow has anything
+        rests_ms = 0
+        for waits in looks:
+            for flow_id in order:
+                reply = await self._claim(flow_id, owner, terms, waits=waits)
+                if reply.held:
+                    registered.discard(flow_id)
+                    self._idle_since.pop(owner, None)
+                    shares.took(flow_id, len(reply.held), weights)
+                    return reply.held, 0
+                shares.empty(flow_id)
+                if reply.rests_ms:
+                    rests_ms = min(rests_ms or reply.rests_ms, reply.rests_ms)
+                elif waits:
+                    registered.add(flow_id)
+                    _recall(self._idle_since, owner, reply.idle_since)
+        return [], rests_ms
+
+    async def _claim(
+        self,
+        flow_id: str,
+        owner: str,
+        terms: tuple[int, int, int, bool, str, bool],
+        *,
+        waits: bool = False,
+        finished: Sequence[str | bytes | int] = (),
+    ) -> _Reply:
+        lease_ms, offer_ms, limit, answered, skills, rests = terms
+        asked = asyncio.ensure_future(
+            self._run(
+                scripts.CLAIM,
+                flow_id,
+                owner,
+                lease_ms,
+                offer_ms,
+                limit,
+                "1" if answered else "",
+                skills,
+                int(REGISTER_S * 1000) + 1_000 if waits else "",
+                self._wakes.inbox,
+                self._idle_since.get(owner, ""),
+                "1" if rests else "",
+                *finished,
+            )
+        )
+        try:
+            reply = await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            # The store may have given us calls: nobody would know of them before their lease is over.
+            with contextlib.suppress(SwitchroomError):
+                for row in (await asked)[0]:
+                    await self.release(self._held(flow_id, owner, lease_ms, row), "holder_left")
+            raise
+        held = [self._held(flow_id, owner, lease_ms, row) for row in reply[0]]
+        return _Reply(held, [task.decode() for task in reply[1]], reply[2].decode(), int(reply[3]))
+
+    async def _hold(self, verb: str, held: Held, *args: str | bytes | int) -> State:
+        reply = await self._run(scripts.HOLD, held.flow_id, verb, held.task_id, held.owner, held.token, *args)
+        if reply[0] == b"lost":
+            raise LeaseLost(held.task_id, reply[1].decode(), reply[2].decode())
+        return State(reply[1].decode())
+
+    @staticmethod
+    def _held(flow_id: str, owner: str, lease_ms: int, row: Sequence[Any]) -> Held:
+        call = decode_call(flow_id, row[0].decode(), pairs(row[2]))
+        return Held(call=call, owner=owner, attempt=call.attempt, token=row[1], lease_ms=lease_ms)
+
+
+def _recall(kept: OrderedDict[str, T], owner: str, new: T) -> T:
+    """What is kept for a holder, or `new` from now on; those not seen for longest are forgotten."""
+    value = kept.setdefault(owner, new)
+    kept.move_to_end(owner)
+    if len(kept) > _REMEMBERED:
+        kept.popitem(last=False)
+    return value
