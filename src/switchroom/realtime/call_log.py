@@ -20,6 +20,7 @@ from switchroom.realtime.voice import (
     NodeDone,
     Said,
     TurnDone,
+    Used,
     VoiceEvent,
 )
 from switchroom.records import Executions
@@ -79,6 +80,9 @@ class CallLog:
                 self._tell({"type": "speaking", "role": "agent", "active": event.active})
             case CallerSpeaking():
                 self._tell({"type": "speaking", "role": "caller", "active": event.active})
+            case Used():
+                self.execution.usage = event.usage
+                self._dirty.set()
             case Concluded():
                 pass
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+OPENAI_URL = "wss://api.openai.com/v1/realtime"
 
 
 class IceServer(BaseModel):
@@ -64,3 +67,32 @@ class MediaSettings(BaseModel):
     """Deadline for one clause of the agent's voice."""
     speech_threads: int = Field(default=2, ge=1, le=16)
     """Threads for voice detection and resampling; recognition has one of its own."""
+
+    engine: Literal["local", "openai"] = "local"
+    """Who hears and speaks: the models of this machine, or a service that speaks OpenAI's Realtime protocol."""
+    openai_url: str = OPENAI_URL
+    openai_model: str = "gpt-realtime-2.1"
+    openai_api_key: SecretStr | None = None
+    openai_voice: str = "marin"
+    openai_transcriber: str = "gpt-transcribe"
+    """The model that writes down what the caller says."""
+    openai_tries: int = Field(default=5, ge=1, le=50)
+    """Connections lost in a row after which the call ends."""
+
+    @field_validator("openai_api_key")
+    @classmethod
+    def _not_blank(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value is not None and value.get_secret_value() else None
+
+    @field_validator("openai_url")
+    @classmethod
+    def _socket(cls, value: str) -> str:
+        if not re.match(r"wss?://[^/]", value):
+            raise ValueError("must begin with wss:// or ws://")
+        return value
+
+    @model_validator(mode="after")
+    def _has_key(self) -> Self:
+        if self.engine == "openai" and self.openai_url == OPENAI_URL and self.openai_api_key is None:
+            raise ValueError("the engine openai needs openai_api_key")
+        return self

@@ -57,6 +57,12 @@ class NodeDone(msgspec.Struct, frozen=True, kw_only=True):
     node: NodeFinished
 
 
+class Used(msgspec.Struct, frozen=True, kw_only=True):
+    """What the call has cost so far, as its voice service counts it: the whole, which replaces what came before."""
+
+    usage: dict[str, Any]
+
+
 class Concluded(msgspec.Struct, frozen=True, kw_only=True):
     """The engine has nothing more to say: the call is to end. `failed` carries the true cause in `detail`."""
 
@@ -64,7 +70,7 @@ class Concluded(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
-VoiceEvent = CallerSpeaking | AgentSpeaking | Said | TurnDone | NodeDone | Concluded
+VoiceEvent = CallerSpeaking | AgentSpeaking | Said | TurnDone | NodeDone | Used | Concluded
 Emit = Callable[[VoiceEvent], None]
 """Takes an event of the engine; must not block and not raise."""
 

@@ -9,6 +9,7 @@ import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
+from switchroom.compact.sandbox import Sandbox
 from switchroom.engine import Engine, FlowStore
 from switchroom.engine.events import Event as EngineEvent
 from switchroom.engine.events import TurnInput
@@ -19,9 +20,11 @@ from switchroom.queue import State as QueueState
 from switchroom.realtime import registry
 from switchroom.realtime.call import CallSession, CallTools
 from switchroom.realtime.call_log import CallLog
+from switchroom.realtime.conversation import RunTurn
 from switchroom.realtime.ears import SpeechParts
 from switchroom.realtime.lifecycle import Event, Happened, Phase
 from switchroom.realtime.local import LocalEngine
+from switchroom.realtime.openai import OpenAiEngine
 from switchroom.realtime.registry import MediaProcess, Reply, Request
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.signalling import SignalServer
@@ -48,29 +51,35 @@ async def run_media(
 ) -> None:
     """One media process until `stop` is set and its calls have ended or were handed back.
 
-    `on_ready` is called once API nodes can find it. Raises `Unavailable` when a speech model is not installed.
+    `on_ready` is called once API nodes can find it. Raises `Unavailable` when a speech model of the local engine is not
+    installed; the others need none.
     """
-    parts = await SpeechParts.load(settings)
+    parts = await SpeechParts.load(settings) if settings.engine == "local" else None
     feed = Feed(store)
     process = MediaWorker(store, blobs=blobs, settings=settings, parts=parts, feed=feed)
     try:
         await process.run(stop, on_ready)
     finally:
         await feed.close()
-        await parts.close()
+        if parts is not None:
+            await parts.close()
 
 
 class MediaWorker:
-    """The process's calls, its place in the registry, and what it answers to requests."""
+    """The process's calls, its place in the registry, and what it answers to requests. Without `parts` each call is
+    carried by the openai engine."""
 
-    def __init__(self, store: Store, *, blobs: Blobs, settings: MediaSettings, parts: SpeechParts, feed: Feed) -> None:
+    def __init__(
+        self, store: Store, *, blobs: Blobs, settings: MediaSettings, parts: SpeechParts | None, feed: Feed
+    ) -> None:
         self.id = uuid.uuid4().hex
         self._store = store
         self._settings = settings
         self._parts = parts
         self._queue = Queue(store)
         self._flows = FlowStore(store)
-        self._engine = Engine(self._flows)
+        self._sandbox = Sandbox()
+        self._engine = Engine(self._flows, sandbox=self._sandbox)
         self._server = SignalServer(store, self.id, self._handle)
         self._tools = CallTools(
             queue=self._queue,
@@ -219,10 +228,19 @@ class MediaWorker:
             session_id=call_log.execution.session_id, realtime=True, form=dict(call.form), state=dict(call.memory)
         )
 
-        def run_turn(session: Session, given: TurnInput) -> AsyncIterator[EngineEvent]:
-            return self._engine.run(flow.graph, session, given, variables=flow.settings.variables)
+        def bound_to(engine: Engine) -> RunTurn:
+            def run_turn(session: Session, given: TurnInput) -> AsyncIterator[EngineEvent]:
+                return engine.run(flow.graph, session, given, variables=flow.settings.variables)
 
-        return LocalEngine(self._parts, run_turn, session, self._settings)
+            return run_turn
+
+        if self._parts is None:
+            return OpenAiEngine(
+                lambda responder: bound_to(Engine(self._flows, responder=responder, sandbox=self._sandbox)),
+                session,
+                self._settings,
+            )
+        return LocalEngine(self._parts, bound_to(self._engine), session, self._settings)
 
     # --- housekeeping --------------------------------------------------------------------------------------------
 

@@ -83,7 +83,7 @@ class Execution(msgspec.Struct, kw_only=True):
 
     `kind` is `turn` or `realtime`. For a realtime call there is one row an attempt: `task_id`, `attempt`,
     `caller_id`, `form`, `memory` (the state as it was enqueued), and at the end `end_reason` and `detail`.
-    `nodes` is the trace: the engine's finished nodes in order.
+    `nodes` is the trace: the engine's finished nodes in order. `usage` is what a voice service counted, in its units.
     """
 
     id: str
@@ -105,5 +105,6 @@ class Execution(msgspec.Struct, kw_only=True):
     transcript: list[Utterance] = []
     timings: list[TurnTiming] = []
     recording: Recording | None = None
+    usage: dict[str, Any] = {}
     end_reason: str = ""
     detail: str = ""
