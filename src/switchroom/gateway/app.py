@@ -21,9 +21,11 @@ from switchroom.gateway import (
     openapi,
     prediction,
     queue,
+    queue_events,
     queue_figures,
     webhooks,
 )
+from switchroom.gateway.lingering import install_lingering
 from switchroom.gateway.operation import operation, operation_of
 from switchroom.gateway.reply import json_reply
 from switchroom.gateway.services import PRINCIPAL, SERVICES, Services, services
@@ -41,9 +43,10 @@ def build_gateway(parts: Services) -> web.Application:
     """
     app = web.Application(middlewares=[_access], client_max_size=parts.max_canvas_bytes)
     install_problems(app)
+    install_lingering(app)
     app.on_response_prepare.append(_challenge)
     app[SERVICES] = parts
-    voice = (queue, queue_figures, bulk, calls, webhooks)
+    voice = (queue, queue_events, queue_figures, bulk, calls, webhooks)
     for dialect in (*voice, compact, chatflows, prediction, executions, apikeys, openapi):
         app.router.add_routes(dialect.routes())
     app.router.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])

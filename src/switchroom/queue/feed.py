@@ -5,8 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
+from collections.abc import Iterable
+from itertools import islice
+
+from redis.exceptions import ResponseError
 
 from switchroom.errors import Unavailable
+from switchroom.queue.codec import decode_event, pairs
+from switchroom.queue.model import QueueEvent
 from switchroom.store import Store, keys
 
 log = logging.getLogger(__name__)
@@ -14,6 +21,8 @@ log = logging.getLogger(__name__)
 _BLOCK_MS = 10_000
 _IDLE_READS = 3
 """Empty reads without anybody waiting after which a flow is not followed any more."""
+_KEPT = 1_000
+"""The newest changes of a followed flow that are kept here; whoever is further behind reads them from the store."""
 
 
 class Feed:
@@ -21,54 +30,72 @@ class Feed:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._last: dict[str, str] = {}
-        self._changed: dict[str, asyncio.Condition] = {}
-        self._waiting: dict[str, int] = {}
-        self._readers: dict[str, asyncio.Task[None]] = {}
+        self._followed: dict[str, _Followed] = {}
 
     async def wait(self, flow_id: str, after: str, timeout_s: float) -> str:
         """Returns the newest event ID of the flow once it differs from `after`, or after `timeout_s` what it is."""
-        self._follow(flow_id, after)
-        self._waiting[flow_id] = self._waiting.get(flow_id, 0) + 1
-        condition = self._changed[flow_id]
+        followed = await self._beyond(flow_id, after, timeout_s)
+        return max(followed.last, after, key=_parts)
+
+    async def changes(self, flow_id: str, after: str, *, timeout_s: float, limit: int = _KEPT) -> list[QueueEvent]:
+        """The flow's changes after an event ID, oldest first, at most `limit`; none after `timeout_s` without any.
+
+        What the stream does not keep any more is left out: ask `position` about it.
+        """
+        followed = await self._beyond(flow_id, after, timeout_s)
+        if not _newer(followed.last, after):
+            return []
+        if not _newer(followed.since, after):
+            return list(islice((event for event in followed.kept if _newer(event.id, after)), limit))
+        rows = await self._store.call("XRANGE", keys.queue_events(flow_id), f"({after}", "+", "COUNT", limit)
+        return _decode(flow_id, rows)
+
+    async def position(self, flow_id: str, after: str = "0-0") -> tuple[str, bool]:
+        """The flow's newest event ID, and whether changes after `after` may have left the stream already."""
         try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s), condition:
-                    await condition.wait_for(lambda: _newer(self._last[flow_id], after))
-            return max(self._last.get(flow_id, after), after, key=_parts)
-        finally:
-            self._waiting[flow_id] -= 1
+            stream = pairs(await self._store.call("XINFO", "STREAM", keys.queue_events(flow_id)))
+        except ResponseError:  # the flow never had a call: no stream, and nothing lost
+            return "0-0", False
+        trimmed = stream[b"entries-added"] > stream[b"length"]
+        oldest = stream[b"recorded-first-entry-id"].decode()
+        return stream[b"last-generated-id"].decode(), trimmed and _newer(oldest, after)
 
     async def close(self) -> None:
-        readers = list(self._readers.values())
+        readers = [followed.reader for followed in self._followed.values()]
         for reader in readers:
             reader.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
 
-    def _follow(self, flow_id: str, after: str) -> None:
-        if flow_id in self._readers:
-            # An older wish than what we read from: look again from there, the stream has it.
-            if _newer(after, self._last[flow_id]):
-                self._last[flow_id] = after
-            return
-        self._last[flow_id] = after
-        self._changed[flow_id] = asyncio.Condition()
-        self._readers[flow_id] = asyncio.create_task(self._read(flow_id), name=f"queue-feed-{flow_id}")
+    async def _beyond(self, flow_id: str, after: str, timeout_s: float) -> _Followed:
+        """The flow's follower, once it knows a change after `after` or the time is over."""
+        followed = self._followed.get(flow_id)
+        if followed is None:
+            followed = self._followed[flow_id] = _Followed(after)
+            followed.reader = asyncio.create_task(self._read(flow_id, followed), name=f"queue-feed-{flow_id}")
+        followed.waiting += 1
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s), followed.changed:
+                    # Known already, or read next: an ID that another process saw is in the stream.
+                    await followed.changed.wait_for(lambda: _newer(followed.last, after))
+            return followed
+        finally:
+            followed.waiting -= 1
 
-    async def _read(self, flow_id: str) -> None:
+    async def _read(self, flow_id: str, followed: _Followed) -> None:
         idle = 0
         try:
-            while idle < _IDLE_READS or self._waiting.get(flow_id):
+            while idle < _IDLE_READS or followed.waiting:
                 try:
                     reply = await self._store.blocking(
                         "XREAD",
                         "COUNT",
-                        1_000,
+                        _KEPT,
                         "BLOCK",
                         _BLOCK_MS,
                         "STREAMS",
                         keys.queue_events(flow_id),
-                        self._last[flow_id],
+                        followed.last,
                         timeout_s=_BLOCK_MS / 1000 + 5,
                     )
                 except Unavailable as error:
@@ -79,12 +106,35 @@ class Feed:
                     idle += 1
                     continue
                 idle = 0
-                newest = reply[0][1][-1][0].decode()
-                async with self._changed[flow_id]:
-                    self._last[flow_id] = newest
-                    self._changed[flow_id].notify_all()
+                events = _decode(flow_id, reply[0][1])
+                async with followed.changed:
+                    followed.take(events)
+                    followed.changed.notify_all()
         finally:
-            del self._readers[flow_id]
+            del self._followed[flow_id]
+
+
+class _Followed:
+    """What this process knows of one flow's stream: everything after `since`, up to `last`."""
+
+    reader: asyncio.Task[None]
+
+    def __init__(self, after: str) -> None:
+        self.since = after
+        self.last = after
+        self.kept: deque[QueueEvent] = deque()
+        self.changed = asyncio.Condition()
+        self.waiting = 0
+
+    def take(self, events: list[QueueEvent]) -> None:
+        self.kept.extend(events)
+        self.last = events[-1].id
+        while len(self.kept) > _KEPT:
+            self.since = self.kept.popleft().id
+
+
+def _decode(flow_id: str, rows: Iterable[tuple[bytes, list[bytes]]]) -> list[QueueEvent]:
+    return [decode_event(flow_id, event_id, fields) for event_id, fields in rows]
 
 
 def _parts(event_id: str) -> tuple[int, int]:
