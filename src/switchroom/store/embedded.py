@@ -143,6 +143,9 @@ class EmbeddedServer:
             "auto-aof-rewrite-percentage": "100",
             "auto-aof-rewrite-min-size": "64mb",
             "maxmemory-policy": "noeviction",
+            # A call's record stays one packed block: about half the memory of a hash table.
+            "hash-max-listpack-value": "4096",
+            "hash-max-listpack-entries": "64",
             "daemonize": "no",
             "timeout": "0",
         }

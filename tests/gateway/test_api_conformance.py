@@ -1,0 +1,78 @@
+"""Schemathesis over the queue's part of our own API document, against a real server: no request, however odd, is
+answered 5xx, and every answer is one that the document promises."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "serve"))
+from running import ROOT, Server, environment, http, serving
+
+from switchroom.queue import EndReason, NewCall, Queue, Rules
+from switchroom.store import Store
+
+CHECKS = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
+    "response_schema_conformance"
+)
+EXAMPLES = 12
+"""Random requests an operation, beside the covering ones; the long run took 200."""
+
+
+@pytest.mark.timeout(180)
+def test_the_queue_answers_as_its_document_says(tmp_path: Path) -> None:
+    config = tmp_path / "schemathesis.toml"
+    config.write_text('[parameters]\n"path.flowId" = "line"\n')
+    with serving(tmp_path / "data", SWITCHROOM_MEDIA_PROCESSES="0") as server:
+        tasks = _calls_in_every_state(server, f"unix://{tmp_path}/data/store/valkey.sock")
+        done = subprocess.run(
+            [
+                str(Path(sys.executable).parent / "schemathesis"), "--config-file", str(config),
+                "run", f"{server.url}/openapi.json", "--include-path-regex", "/queue/",
+                "--exclude-path-regex", "/queue/events$",  # it never ends
+                "--checks", CHECKS, "--max-examples", str(EXAMPLES), "--seed", "1", "--continue-on-failure",
+                "--request-timeout", "10", "--no-color",
+            ],
+            env=environment(SCHEMATHESIS_HOOKS=str(Path(__file__).parent / "api_hooks.py"), FUZZ_TASKS=" ".join(tasks)),
+            capture_output=True, text=True, cwd=tmp_path,
+        )  # fmt: skip
+        print(done.stdout[-2_000:])
+        assert done.returncode == 0, done.stdout + done.stderr
+        operations = re.search(r"Tested: (\d+)", done.stdout)
+        assert operations and int(operations[1]) >= 7, done.stdout
+        assert "Unhandled" not in server.log.read_text()
+        assert http(server.url, "GET", "/readyz")[0] == 200
+
+
+def _calls_in_every_state(server: Server, store_url: str) -> list[str]:
+    canvas = json.loads((ROOT / "examples" / "support-line.json").read_text())
+    status, body = http(server.url, "POST", "/api/v1/chatflows", {"id": "line", "flowData": canvas})
+    assert status < 300, body
+
+    async def fill() -> list[str]:
+        store = Store(store_url)
+        queue = Queue(store)
+        rules = Rules(lines=100)
+        await queue.configure("line", rules)
+        tasks = []
+        for number in range(12):
+            later = 4_000_000_000_000 if number > 9 else None
+            call = NewCall(form={"ID": f"+{number}"}, not_before_ms=later)
+            tasks.append((await queue.enqueue("line", call, rules)).task_id)
+        held = await queue.claim("line", "holder", limit=6, lease_ms=600_000)
+        for one in held[:4]:
+            await queue.answer(one)
+        for one in held[:2]:
+            await queue.hang_up(one, EndReason.COMPLETED)
+        await queue.finish(held[0], EndReason.COMPLETED)
+        await store.close()
+        return tasks
+
+    return asyncio.run(fill())
