@@ -20,7 +20,7 @@ from switchroom.net import Guard, GuardedClient
 from switchroom.queue import EndReason
 from switchroom.store import Store
 from switchroom.webhook_feed import WebhookFeed
-from switchroom.webhooks import SenderSettings, Webhooks
+from switchroom.webhooks import TYPES, SenderSettings, Webhooks
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "webhooks"))
 from receiving import Receiver, until
@@ -232,3 +232,21 @@ async def test_no_secret_is_in_a_log_or_a_problem(
     assert "webhook tried" in caplog.text
     assert secret not in caplog.text
     assert not any(secret in str(record.__dict__) for record in caplog.records)
+
+
+async def test_the_document_describes_what_is_sent_as_it_is(
+    hooked: tuple[TestClient, Services], receiver: Receiver
+) -> None:
+    client, _ = hooked
+    _, document = await call(client, "GET", "/openapi.json")
+    assert set(document["webhooks"]) == set(TYPES)
+    schemas = document["components"]["schemas"]
+    told = document["webhooks"]["call.ended"]["post"]
+    name = told["requestBody"]["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[-1]
+    await call(client, "POST", f"{FLOW}/queue/enqueue", {"form": {"ID": "1"}, "callbackUrl": receiver.url})
+    await until(lambda: receiver.got)
+    message = receiver.got[0].json
+    assert set(message) == set(schemas[name]["properties"])
+    data = schemas[schemas[name]["properties"]["data"]["$ref"].rsplit("/", 1)[-1]]
+    assert set(message["data"]) == set(data["properties"]) == set(data["required"])
+    assert {one["name"] for one in told["parameters"]} <= set(receiver.got[0].headers)

@@ -12,6 +12,8 @@ from aiohttp import web
 from switchroom import __version__
 from switchroom.gateway.operation import Operation, operation, operation_of
 from switchroom.gateway.reply import json_reply
+from switchroom.gateway.webhooks import WebhookMessage
+from switchroom.webhooks import TYPES
 
 _PARAMETER = re.compile(r"{(\w+)(?::[^}]*)?}")
 _PATH_PARAMETERS = {
@@ -61,7 +63,7 @@ def document(app: web.Application) -> dict[str, Any]:
         # A path with a slash at its end is the same operation, kept for clients that write it so.
         if route.resource is not None and route.method != "HEAD" and not route.resource.canonical.endswith("/")
     ]
-    types: list[Any] = [Problem]
+    types: list[Any] = [Problem, WebhookMessage]
     for _, _, op, _ in declared:
         if op is not None:
             types += [t for t in (op.body, *op.replies.values()) if t is not None and not isinstance(t, str)]
@@ -78,12 +80,37 @@ def document(app: web.Application) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Switchroom", "version": __version__, "license": {"name": "Apache-2.0"}},
         "paths": dict(sorted(paths.items())),
+        "webhooks": {kind: {"post": _message(kind, schema_of)} for kind in TYPES},
         "components": {
             "schemas": components,
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
             },
+        },
+    }
+
+
+def _message(kind: str, schema_of: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What we send (OpenAPI 3.1 `webhooks`), with the headers of Standard Webhooks."""
+    headers = {
+        "webhook-id": "the message's ID, the same over retries",
+        "webhook-timestamp": "when this try was made, in Unix seconds",
+        "webhook-signature": "`v1,` and the base64 HMAC-SHA256 of `id.timestamp.body`; several with spaces between",
+    }
+    return {
+        "operationId": f"webhook_{kind.replace('.', '_')}",
+        "summary": f"A call came to the state {kind.removeprefix('call.')}",
+        "tags": ["webhooks"],
+        "parameters": [
+            {"name": name, "in": "header", "required": True, "description": what, "schema": {"type": "string"}}
+            for name, what in headers.items()
+        ],
+        "requestBody": {"required": True, "content": _content(WebhookMessage, schema_of)["content"]},
+        "responses": {
+            "2XX": {"description": "Taken"},
+            "410": {"description": "Gone: the endpoint is switched off"},
+            "default": {"description": "Tried again later"},
         },
     }
 

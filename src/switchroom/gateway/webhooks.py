@@ -14,6 +14,7 @@ from switchroom.gateway.operation import operation
 from switchroom.gateway.reply import bad_parameter, invalid_body, json_reply, query_int, rfc3339
 from switchroom.gateway.services import known_flow, services
 from switchroom.http_problems import read_json
+from switchroom.queue import EndReason, State
 from switchroom.webhooks import CALLBACK, TYPES, Attempt, Delivery, Endpoint, Outcome
 
 BASE = "/api/v1/openai-realtime/{flow_id}/webhooks"
@@ -81,6 +82,34 @@ class DeliveryView(msgspec.Struct, rename="camel", omit_defaults=True):
     next_attempt_at: str | None = None
     ended_at: str | None = None
     body: Any = None
+
+
+class CallChange(msgspec.Struct, rename="camel"):
+    """A change of a call. `status` is its end reason once it has ended, else the state. `eventId` orders the changes of
+    a flow; it is also the ID in its event stream. `outcome` and `result` come with `call.ended`."""
+
+    task_id: str
+    flow_id: str
+    id: str = msgspec.field(name="ID")
+    state: State
+    previous_state: State | None
+    status: str
+    cause: str
+    end_reason: EndReason | None
+    detail: str | None
+    attempt: int
+    event_id: str
+    enqueued_at: str | None
+    outcome: str | None
+    result: Any
+
+
+class WebhookMessage(msgspec.Struct):
+    """What an endpoint gets (Standard Webhooks): signed in `webhook-signature`, its ID in `webhook-id`."""
+
+    type: str
+    timestamp: str
+    data: CallChange
 
 
 class DeliveryPage(msgspec.Struct, rename="camel"):

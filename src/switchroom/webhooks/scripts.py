@@ -6,10 +6,10 @@ from importlib import resources
 
 from switchroom.store import Script
 
-MOST_RUNNING = 8
+MOST_RUNNING = 16
 """Requests under way at once to one endpoint (or to one host of callbacks), from all processes together."""
-MOST_OPEN = 100_000
-"""Messages that wait for one endpoint; those beyond are dropped and counted."""
+MOST_OPEN = 500_000
+"""Messages that wait for one endpoint, five for each call of a full queue; those beyond are dropped and counted."""
 MOST_DONE = 1_000
 KEEP_MS = 7 * 24 * 3_600_000
 """Finished deliveries are told of for so long, and so many of them an endpoint."""
