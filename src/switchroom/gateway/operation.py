@@ -18,7 +18,8 @@ _OPERATIONS: dict[Callable[..., Any], Operation] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """`scope` None is public. `body` and the values of `replies` are types that msgspec can describe, or a media type
+    """`scope` None is public; with `public_flows` the handler asks itself (`chat_flow`), since a flow that its owner
+    made public needs no key. `body` and the values of `replies` are types that msgspec can describe, or a media type
     (with a `/`) for what is not JSON, or None. `query` holds `name -> (type, sentence)`."""
 
     scope: Scope | None
@@ -28,6 +29,7 @@ class Operation:
     replies: Mapping[int, Any] = field(default_factory=dict)
     query: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
     errors: Sequence[int] = ()
+    public_flows: bool = False
 
 
 def operation(
@@ -39,12 +41,20 @@ def operation(
     replies: Mapping[int, Any] | None = None,
     query: Mapping[str, tuple[Any, str]] | None = None,
     errors: Sequence[int] = (),
+    public_flows: bool = False,
 ) -> Callable[[_H], _H]:
     """Declares a handler. One without a declaration cannot be built into the gateway."""
 
     def declare(handler: _H) -> _H:
         _OPERATIONS[handler] = Operation(
-            scope=scope, summary=summary, tag=tag, body=body, replies=replies or {}, query=query or {}, errors=errors
+            scope=scope,
+            summary=summary,
+            tag=tag,
+            body=body,
+            replies=replies or {},
+            query=query or {},
+            errors=errors,
+            public_flows=public_flows,
         )
         return handler
 

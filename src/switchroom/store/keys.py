@@ -202,3 +202,21 @@ WH_TARGETS = "targets"  # sorted set: targets by when there is something to do
 WH_LOG = "log:"  # + endpoint ID: sorted set, all its deliveries by their creation
 WH_DONE = "done:"  # + endpoint ID: sorted set, its finished deliveries by their end, for retention
 WH_OPEN = "open"  # hash: endpoint ID -> its deliveries that have not finished; ID + ":dropped" counts refused ones
+
+
+# --- gateway: chat clients and API processes -----------------------------------------------------------------------
+
+
+def chat_rate(flow_id: str, who: str) -> str:
+    """String: turns of one client in the window that runs."""
+    return f"sr:{{{flow_id}}}:rate:{who}"
+
+
+def chat_rows(flow_id: str, kind: str) -> str:
+    """Hash: ID -> what chat clients left (JSON); `kind` is `feedback` or `leads`. `+ ":at"`: the same IDs by time."""
+    return f"sr:{{{flow_id}}}:{kind}"
+
+
+def broadcast() -> str:
+    """Stream: what one API process tells all of them; `k` kind, `d` body (JSON)."""
+    return "sr:broadcast"
