@@ -292,7 +292,7 @@ async def test_ended_calls_leave_the_store_after_their_time(queue: Queue, store:
     assert await queue.tick(FLOW, forget_before_ms=int(time.time() * 1000) - 60_000) == 0
     assert await queue.tick(FLOW, forget_before_ms=int(time.time() * 1000) + 60_000) == 1
     assert await queue.get(FLOW, task) is None
-    left = sorted(name.decode() for name in await store.call("KEYS", "*support*"))
+    left = sorted(name.decode() for name in await store.call("KEYS", f"sr:{{{FLOW}}}:*"))
     left = [name for name in left if "stats" not in name and "minute" not in name]
     assert left == [
         f"sr:{{{FLOW}}}:{name}"
