@@ -35,7 +35,7 @@ async def callers(queue: Queue, *skills: str, limit: int = 100, owner: str = "w"
     return [held.call.caller_id for held in await queue.claim(FLOW, owner, skills=skills, limit=limit)]
 
 
-# --- skills ------------------------------------------------------------------------------------------------------------
+# --- skills ---
 
 
 async def test_a_holder_gets_the_calls_that_need_no_more_than_it_has(queue: Queue) -> None:
@@ -130,7 +130,7 @@ async def test_an_update_of_a_joined_call_moves_it_to_its_new_lane(queue: Queue)
     assert await callers(queue, "de") == ["a"]
 
 
-# --- waiting holders ---------------------------------------------------------------------------------------------------
+# --- waiting holders ---
 
 
 async def test_a_waiting_holder_is_woken_at_once_and_asks_the_store_nothing_meanwhile(
@@ -277,7 +277,7 @@ async def test_a_hundred_holders_and_a_thousand_calls(queue: Queue) -> None:
     assert sorted(taken) == sorted(tasks)
 
 
-# --- several flows -----------------------------------------------------------------------------------------------------
+# --- several flows ---
 
 
 async def test_one_holder_serves_several_flows_by_weight(queue: Queue) -> None:
@@ -339,7 +339,7 @@ def test_shares_follow_the_weights_and_nothing_is_saved_up() -> None:
     assert 1 <= burst.count("b") <= 3
 
 
-# --- turning over, resting ---------------------------------------------------------------------------------------------
+# --- turning over, resting ---
 
 
 async def test_finishing_and_claiming_is_one_step(queue: Queue) -> None:

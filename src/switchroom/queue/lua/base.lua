@@ -7,6 +7,7 @@ local clock = call('TIME')
 local now = clock[1] * 1000 + floor(clock[2] / 1000)
 
 local function text(number) return string.format('%.0f', number) end
+local now_text = text(now)
 
 local function call_key(id) return K .. 'c:' .. id end
 

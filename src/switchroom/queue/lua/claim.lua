@@ -15,7 +15,7 @@ for i = 11, #ARGV, 6 do
   end
 end
 
-local since = ARGV[9] ~= '' and ARGV[9] or text(now)
+local since = ARGV[9] ~= '' and ARGV[9] or now_text
 if ARGV[10] == '1' then
   local available = tonumber(call('ZSCORE', K .. 'available', owner) or 0)
   if available > now then return { {}, lost, since, available - now } end

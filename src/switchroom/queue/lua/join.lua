@@ -8,7 +8,7 @@ local r = load(id)
 if not r or r.s ~= 'pending' then return { 'state', r and r.s or '', r and r.reason or '' } end
 if r.need == '@cc' then return { 'reserved' } end
 call('ZADD', K .. 'joined', order(r.priority, r.sequence), id)
-call('HSET', call_key(id), 'j', text(now))
+call('HSET', call_key(id), 'j', now_text)
 local STILL_ASKING_MS = 15000
 local before = 0
 for _, other in ipairs(call('ZRANGE', K .. 'joined', 0, -1)) do

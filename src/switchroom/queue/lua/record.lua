@@ -14,39 +14,33 @@ local function load(id)
     told = v[20], put = {} }
 end
 
--- A call that is not in the queue yet. `fields` are those that never change.
-local function create(id, caller, priority, sequence, need, expires, most, hook, since, fields)
-  local r = { id = id, from = '', s = '', caller = caller, attempt = '0', owner = '', past = '', priority = priority,
-    sequence = sequence, since = since, live = 0, lane = '', need = need, expires = expires, hook = hook, token = '',
-    reason = '', most = most, failures = 0, answer_by = 0, put = fields }
-  for name, value in pairs({ id = caller, q = text(sequence), e = text(now), m = text(most) }) do
-    fields[#fields + 1] = name
-    fields[#fields + 1] = value
-  end
-  local function unless(usual, name, value)
-    if value ~= usual then
-      fields[#fields + 1] = name
-      fields[#fields + 1] = value
-    end
-  end
-  unless('0', 'pr', text(priority))
-  unless('0', 'x', text(expires))
-  unless('', 'k', need)
-  unless('', 'u', hook)
-  unless(text(now), 'ws', text(since))
-  call('HSET', K .. 'ids', caller, id)
-  return r
-end
-
 local function put(r, field, value)
   r.put[#r.put + 1] = field
   r.put[#r.put + 1] = value
 end
 
+-- A call that is not in the queue yet. `fields` are those that never change.
+local function create(id, caller, priority, sequence, need, expires, most, hook, since, fields)
+  local r = { id = id, from = '', s = '', caller = caller, attempt = '0', owner = '', past = '', priority = priority,
+    sequence = sequence, since = since, live = 0, lane = '', need = need, expires = expires, hook = hook, token = '',
+    reason = '', most = most, failures = 0, answer_by = 0, put = fields }
+  put(r, 'id', caller)
+  put(r, 'q', text(sequence))
+  put(r, 'e', now_text)
+  put(r, 'm', text(most))
+  if priority ~= 0 then put(r, 'pr', text(priority)) end
+  if expires ~= 0 then put(r, 'x', text(expires)) end
+  if need ~= '' then put(r, 'k', need) end
+  if hook ~= '' then put(r, 'u', hook) end
+  if since ~= now then put(r, 'ws', text(since)) end
+  call('HSET', K .. 'ids', caller, id)
+  return r
+end
+
 -- `hook` is '1' for a call that has a callback URL. The outbox holds only what a webhook may want, and is emptied by
 -- whoever turned an entry into messages: unlike the event stream it never forgets by length.
 local function emit(r, previous, owner, cause, reason, detail)
-  local fields = { 't', r.id, 'c', r.caller, 'a', text(now), 's', r.s, 'p', previous, 'n', r.attempt, 'o', owner,
+  local fields = { 't', r.id, 'c', r.caller, 'a', now_text, 's', r.s, 'p', previous, 'n', r.attempt, 'o', owner,
     'e', cause, 'r', reason, 'd', detail }
   local entry = call('XADD', K .. 'events', 'MAXLEN', '~', 100000, '*', unpack(fields))
   if r.hook == '1' or conf('hooks', 0) > 0 then call('XADD', K .. 'outbox', entry, unpack(fields)) end
@@ -54,7 +48,7 @@ end
 
 -- One line of a call's history, an array that ends with its last value: time, state, cause, attempt, owner, reason, detail.
 local function line_of_history(state, cause, attempt, owner, reason, detail)
-  local head = '[' .. text(now) .. ',"' .. state .. '",'
+  local head = '[' .. now_text .. ',"' .. state .. '",'
   if detail ~= '' or reason ~= '' then
     return head .. cjson.encode(cause) .. ',' .. attempt .. ',' .. cjson.encode(owner) .. ',"' .. reason .. '",'
       .. cjson.encode(detail) .. ']'
@@ -108,15 +102,15 @@ local function step(r, event, more)
   if reason ~= '' then r.reason = reason; put(r, 'r', reason) end
   if detail ~= '' then put(r, 'd', detail) end
   if after == 'offered' then
-    put(r, 'of', text(now))
+    put(r, 'of', now_text)
   elseif after == 'live' then
     answered(r)
     r.live = now
-    put(r, 'li', text(now))
+    put(r, 'li', now_text)
   elseif after == 'wrapup' then
-    put(r, 'w', text(now))
+    put(r, 'w', now_text)
   elseif after == 'ended' then
-    put(r, 'en', text(now))
+    put(r, 'en', now_text)
     over(r, reason)
   end
   if before == 'live' and r.live > 0 then
@@ -149,12 +143,12 @@ local function save(r)
   if to == 'pending' then
     local lane = stand(id, r.need, order(r.priority, r.sequence))
     if lane ~= r.lane then r.lane = lane; put(r, 'l', lane) end
-    if relaxes(r) then call('ZADD', K .. 'relax', text(now), id) end
+    if relaxes(r) then call('ZADD', K .. 'relax', now_text, id) end
     stir()
   elseif to == 'ended' then
-    call('ZADD', K .. (r.dead and 'dead' or 'ended'), text(now), id)
+    call('ZADD', K .. (r.dead and 'dead' or 'ended'), now_text, id)
     if call('HGET', K .. 'ids', r.caller) == id then call('HDEL', K .. 'ids', r.caller) end
-  else
+  elseif r.score then
     call('ZADD', K .. INDEX[to], r.score, id)
   end
   if r.expires > 0 and r.live == 0 then
@@ -214,7 +208,7 @@ local function finish(r, reason, detail, outcome, result)
   if outcome ~= '' then put(r, 'oc', outcome) end
   if result ~= '' then put(r, 'rs', result) end
   if r.reason ~= '' and r.s == 'wrapup' then reason = r.reason end
-  if r.s == 'live' then step(r, 'hung_up', { reason = reason, detail = detail, score = text(now) }) end
+  if r.s == 'live' then step(r, 'hung_up', { reason = reason, detail = detail, score = now_text }) end
   return move(r, 'finished', { reason = reason, detail = detail })
 end
 

@@ -19,5 +19,5 @@ local r = create(id, v[2], tonumber(v[4] or 0), tonumber(v[5]), need, 0, tonumbe
 move(r, 'requeued', { detail = 'again, after ' .. old })
 call('HSET', call_key(old), 'rq', id)
 call('ZREM', K .. 'dead', old)
-call('ZADD', K .. 'ended', text(now), old)
+call('ZADD', K .. 'ended', now_text, old)
 return { 'ok', id, r.s }

@@ -21,4 +21,4 @@ for day = tonumber(ARGV[2]), tonumber(ARGV[3]) do
   local of_it = call('HGETALL', K .. 'stats:' .. text(day))
   if #of_it > 0 then days[#days + 1] = { day, of_it } end
 end
-return { text(now), conf('sl_ms', 20000), conf('tz_ms', 0), oldest, call('HGETALL', K .. 'stats'), window, days }
+return { now_text, conf('sl_ms', 20000), conf('tz_ms', 0), oldest, call('HGETALL', K .. 'stats'), window, days }

@@ -34,5 +34,5 @@ local more = #found > most and text(found[most][2]) or ''
 local last = call('XREVRANGE', K .. 'events', '+', '-', 'COUNT', 1)
 local open, opens = opening()
 return { conf('enabled', 1), conf('lines', 4), pending_count(), call('ZCARD', K .. 'scheduled'), held, page,
-  call('HGETALL', K .. 'stats'), last[1] and last[1][1] or '0-0', text(conf('aht_ms', 120000)), text(now), free_lines(),
+  call('HGETALL', K .. 'stats'), last[1] and last[1][1] or '0-0', text(conf('aht_ms', 120000)), now_text, free_lines(),
   conf('sl_ms', 20000), open and 1 or 0, text(opens), more, call('ZCARD', K .. 'dead') }

@@ -1,7 +1,7 @@
 -- ARGV: ended calls before this time (ms) are forgotten, and dead letters before that. Returns how many were forgotten.
 -- Also mends what a lost wake left: a holder that waits while there is something for it is woken here.
 tick()
-for _, index in ipairs({ 'backoff', 'available' }) do call('ZREMRANGEBYSCORE', K .. index, '-inf', text(now)) end
+for _, index in ipairs({ 'backoff', 'available' }) do call('ZREMRANGEBYSCORE', K .. index, '-inf', now_text) end
 if pending_count() > 0 then stir() end
 local forgotten = 0
 for i, index in ipairs({ 'ended', 'dead' }) do

@@ -5,7 +5,7 @@ local AT_ONCE = 100
 -- The calls of an index whose time has come, loaded. One without a record is dropped.
 local function due(index)
   local found = {}
-  for _, id in ipairs(call('ZRANGEBYSCORE', K .. index, '-inf', text(now), 'LIMIT', 0, AT_ONCE)) do
+  for _, id in ipairs(call('ZRANGEBYSCORE', K .. index, '-inf', now_text, 'LIMIT', 0, AT_ONCE)) do
     local r = load(id)
     if r then found[#found + 1] = r else call('ZREM', K .. index, id) end
   end
@@ -56,6 +56,6 @@ local function tick()
     local reason = r.reason ~= '' and r.reason or 'failed'
     move(r, 'wrapup_over', { reason = reason, detail = 'its record was not closed in time' })
   end
-  if conf('wrap_ms', 0) > 0 and call('ZREMRANGEBYSCORE', K .. 'rest', '-inf', text(now)) > 0 then stir() end
+  if conf('wrap_ms', 0) > 0 and call('ZREMRANGEBYSCORE', K .. 'rest', '-inf', now_text) > 0 then stir() end
   if word('relax') and word('relax') ~= '' then relax() end
 end
