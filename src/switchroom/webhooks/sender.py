@@ -9,6 +9,8 @@ import time
 import uuid
 from dataclasses import dataclass
 
+from redis.exceptions import ResponseError
+
 from switchroom.errors import NotFound, SwitchroomError
 from switchroom.net import GuardedClient, OutboundError
 from switchroom.store import SealBroken
@@ -25,6 +27,7 @@ _IDLE_S = 5.0
 """How long a flow with nothing due is left alone: what another process put there is found by then."""
 _CLOSE_S = 5.0
 _PAUSE_S = 0.5
+_STORE_ERRORS = (SwitchroomError, ResponseError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +99,8 @@ class Sender:
                     if claimed.wait_ms is not None:
                         # Nothing came although something is due: its target is full, and the end of a try wakes us.
                         wait_s = min(_IDLE_S, max(claimed.wait_ms / 1000, 0.01))
-            except SwitchroomError as error:
-                log.warning("webhooks wait for the store", extra={"detail": error.detail})
+            except _STORE_ERRORS as error:
+                log.warning("webhooks wait for the store", extra={"flow_id": flow_id, "detail": str(error)})
                 wait_s = _PAUSE_S
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
@@ -181,7 +184,7 @@ class Sender:
         while True:
             try:
                 counted = await self._deliveries.finish(delivery, outcome, attempt, retry_in_ms=retry_in_ms)
-            except SwitchroomError:
+            except _STORE_ERRORS:
                 if time.monotonic() > ends:
                     raise
                 await asyncio.sleep(_PAUSE_S)
