@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 import wave
@@ -38,7 +39,7 @@ RULES = Rules(lines=1)
 class House:
     """A store, a flow, media processes, and the one HTTP route that a caller needs."""
 
-    def __init__(self, store: Store, parts: SpeechParts, blobs: Blobs, settings: MediaSettings) -> None:
+    def __init__(self, store: Store, parts: SpeechParts | None, blobs: Blobs, settings: MediaSettings) -> None:
         self.store, self.blobs, self.settings = store, blobs, settings
         self.parts = parts
         self.feed = Feed(store)
@@ -90,19 +91,11 @@ class House:
         return place_call(self.url, self.flow_id, task_id, wavs, record, loopback=True, **options)
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def house(
-    room_store: Store,
-    parts: SpeechParts,
-    blobs: Blobs,
-    settings: MediaSettings,
-    canvas: dict[str, Any],
-    short_canvas: dict[str, Any],
-) -> AsyncIterator[House]:
-    store = room_store
-    house = House(store, parts, blobs, settings)
-    for flow_id, drawn in ((FLOW, canvas), (SHORT, short_canvas)):
-        await FlowStore(store).save(drawn, flow_id=flow_id)
+@contextlib.asynccontextmanager
+async def open_house(house: House, canvases: dict[str, dict[str, Any]]) -> AsyncIterator[House]:
+    """The flows are there and the route is served; media processes are started by the test."""
+    for flow_id, drawn in canvases.items():
+        await FlowStore(house.store).save(drawn, flow_id=flow_id)
         await house.queue.configure(flow_id, RULES)
 
     async def offer(request: web.Request) -> web.Response:
@@ -125,10 +118,25 @@ async def house(
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     house.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield house
-    await house.stop_media()
-    await house.feed.close()
-    await runner.cleanup()
+    try:
+        yield house
+    finally:
+        await house.stop_media()
+        await house.feed.close()
+        await runner.cleanup()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def house(
+    room_store: Store,
+    parts: SpeechParts,
+    blobs: Blobs,
+    settings: MediaSettings,
+    canvas: dict[str, Any],
+    short_canvas: dict[str, Any],
+) -> AsyncIterator[House]:
+    async with open_house(House(room_store, parts, blobs, settings), {FLOW: canvas, SHORT: short_canvas}) as house:
+        yield house
 
 
 def sides(path: Path) -> tuple[Any, Any, int]:
