@@ -49,7 +49,9 @@ class Housekeeping:
         """One round over all flows."""
         now_ms = int(time.time() * 1000)
         for flow_id in await self._queue.flows():
-            await self._queue.tick(flow_id, forget_before_ms=now_ms - self._call_ms)
+            await self._queue.tick(
+                flow_id, forget_before_ms=now_ms - self._call_ms, forget_dead_before_ms=now_ms - self._record_ms
+            )
             await self._close_records(flow_id)
         if time.monotonic() >= self._prune_at:
             self._prune_at = time.monotonic() + PRUNE_EVERY_S

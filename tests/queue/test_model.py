@@ -39,7 +39,9 @@ CALLERS = st.sampled_from(["ana", "bor", "cene", "dora"])
 OWNERS = st.sampled_from(["kiosk-1", "kiosk-2", "media"])
 SKILLS = st.sampled_from([(), ("sl",), ("de",), ("de", "sl")])
 REASONS = st.sampled_from([EndReason.COMPLETED, EndReason.TIMEOUT, EndReason.TRANSFERRED, EndReason.FAILED])
+MODES = st.sampled_from(["join", "reject", "allow"])
 PICK = st.integers(0, 1_000)
+PICKS = st.lists(PICK, max_size=3)
 
 
 @dataclass
@@ -157,7 +159,7 @@ class Model(RuleBasedStateMachine):
 
     # --- ways in ---
 
-    @rule(caller=CALLERS, priority=st.integers(0, 2), skills=SKILLS, later=st.booleans(), mode=st.sampled_from(["join", "reject", "allow"]))  # fmt: skip
+    @rule(caller=CALLERS, priority=st.integers(0, 2), skills=SKILLS, later=st.booleans(), mode=MODES)
     def enqueue(self, caller: str, priority: int, skills: tuple[str, ...], later: bool, mode: str) -> None:
         new = NewCall(
             form={"ID": caller}, priority=priority, skills=skills, not_before_ms=4_000_000_000_000 if later else None
@@ -207,7 +209,7 @@ class Model(RuleBasedStateMachine):
 
     # --- holders ---
 
-    @rule(owner=OWNERS, limit=st.integers(1, 4), skills=SKILLS, answered=st.booleans(), finish=st.lists(PICK, max_size=3))  # fmt: skip
+    @rule(owner=OWNERS, limit=st.integers(1, 4), skills=SKILLS, answered=st.booleans(), finish=PICKS)
     def claim(self, owner: str, limit: int, skills: tuple[str, ...], answered: bool, finish: list[int]) -> None:
         chosen = {pick % len(self.holds) for pick in finish} if self.holds else set()
         done = [held for number in sorted(chosen) if (held := self.holds[number]).owner == owner]
@@ -405,14 +407,12 @@ class Model(RuleBasedStateMachine):
         return status, dict(zip(self.calls, details, strict=True)), await self.queue.dead_letters(FLOW)
 
 
+LIFE = settings(deadline=None, suppress_health_check=list(HealthCheck))
+
+
 def test_the_functions_do_what_the_model_says(server_url: str) -> None:
     machine = type("Machine", (Model,), {"url": server_url})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
-    )
+    run_state_machine_as_test(machine, settings=settings(LIFE, max_examples=40, stateful_step_count=40))
 
 
 def test_every_event_leaves_the_stream_and_the_history_alike(server_url: str) -> None:
