@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 _BATCH = 100
 _BLOCK_MS = 10_000
+_BLOCKING = 200
+"""Flows whose outbox is waited on at once, each on a connection of its own; they take turns with the others, whose
+outboxes are looked into twice a second."""
 _PAUSE_S = 0.5
 _STORE_ERRORS = (SwitchroomError, ResponseError)
 _encode = msgspec.json.Encoder().encode
@@ -39,6 +42,7 @@ class WebhookFeed:
         self._deliveries = webhooks.deliveries
         self._sender = webhooks.sender
         self._followed: set[str] = set()
+        self._turns = asyncio.Semaphore(_BLOCKING)
 
     async def run(self) -> None:
         """Until cancelled. A flow that gets its first webhook is followed at once."""
@@ -65,7 +69,11 @@ class WebhookFeed:
                 while entries := await self._store.call("XRANGE", outbox, "-", "+", "COUNT", _BATCH):
                     await self._exchange(flow_id, entries)
                     self._sender.send(flow_id)
-                await self._block(outbox, "0-0")
+                if self._turns.locked():
+                    await asyncio.sleep(_PAUSE_S)
+                    continue
+                async with self._turns:
+                    await self._block(outbox, "0-0")
             except _STORE_ERRORS as error:
                 log.warning("webhooks wait for the store", extra={"flow_id": flow_id, "detail": str(error)})
                 await asyncio.sleep(_PAUSE_S)
@@ -76,14 +84,29 @@ class WebhookFeed:
         )
 
     async def _exchange(self, flow_id: str, entries: list[Any]) -> None:
+        try:
+            made = await self._made(flow_id, entries)
+        except _STORE_ERRORS:
+            raise
+        except Exception:
+            if len(entries) > 1:
+                for entry in entries:
+                    await self._exchange(flow_id, [entry])
+                return
+            # One that we cannot read must not hold up the others for ever.
+            log.exception("an outbox entry is not readable: dropped", extra={"flow_id": flow_id})
+            made = [(entries[0][0].decode(), [])]
+        scheduled = await self._deliveries.schedule(flow_id, made)
+        if scheduled.dropped:
+            log.error("webhook messages dropped", extra={"flow_id": flow_id, "count": scheduled.dropped})
+
+    async def _made(self, flow_id: str, entries: list[Any]) -> list[tuple[str, list[Message]]]:
+        """Each entry's ID with its messages."""
         events = [decode_event(flow_id, entry[0], entry[1]) for entry in entries]
         calls, endpoints = await asyncio.gather(self._calls(flow_id, events), self._endpoints.all(flow_id))
         if CALLBACK not in {endpoint.id for endpoint in endpoints} and any(c.callback_url for c in calls.values()):
             endpoints.append(await self._endpoints.callback(flow_id))
-        made = [(event.id, _messages(event, calls.get(event.task_id), endpoints)) for event in events]
-        scheduled = await self._deliveries.schedule(flow_id, made)
-        if scheduled.dropped:
-            log.error("webhook messages dropped", extra={"flow_id": flow_id, "count": scheduled.dropped})
+        return [(event.id, _messages(event, calls.get(event.task_id), endpoints)) for event in events]
 
     async def _calls(self, flow_id: str, events: list[QueueEvent]) -> dict[str, Call]:
         """The calls of these events; one that is forgotten already has no message for a callback URL any more."""
