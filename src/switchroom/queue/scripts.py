@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 
 from switchroom.queue.transitions import as_lua
@@ -14,12 +15,36 @@ def _source(name: str) -> str:
     return (_FOLDER / f"{name}.lua").read_text()
 
 
-_SHARED = as_lua() + "".join(_source(name) for name in ("base", "line", "wake", "record", "time"))
+_COMMENT = re.compile(r"(?m)(?:^|\s+)--.*$")
+_WORD = re.compile(r"[A-Za-z_]\w*")
+_NAMES = re.compile(r"local (?:function )?(\w+(?:, \w+)*)")
+
+
+def _pieces() -> list[tuple[set[str], str]]:
+    """The shared source as its outermost `local` statements: the names that each declares, and its text."""
+    whole = as_lua() + "".join(_source(name) for name in ("base", "line", "wake", "record", "time"))
+    pieces = []
+    for piece in re.split(r"(?m)^(?=local )", _COMMENT.sub("", whole)):
+        if named := _NAMES.match(piece):
+            pieces.append((set(named[1].split(", ")), piece))
+    return pieces
+
+
+_PIECES = _pieces()
 
 
 def _script(name: str) -> Script:
-    # A body may return anywhere; what it stirred up is settled in any case.
-    return Script(f"{_SHARED}local function body()\n{_source(name)}end\nlocal reply = body()\nsettle()\nreturn reply\n")
+    # A body may return anywhere; what it stirred up is settled in any case. Only what a script uses is sent along: the
+    # server makes every function anew for each call, which costs more than the commands that most of them run.
+    body = (
+        f"local function body()\n{_COMMENT.sub('', _source(name))}end\nlocal reply = body()\nsettle()\nreturn reply\n"
+    )
+    used, kept = set(_WORD.findall(body)), []
+    for names, piece in reversed(_PIECES):
+        if names & used:
+            kept.append(piece)
+            used.update(_WORD.findall(piece))
+    return Script("".join(reversed(kept)) + body)
 
 
 ENQUEUE = _script("enqueue")
