@@ -51,9 +51,13 @@ class Node:
             self._store = Store(f"redis://127.0.0.1:{self.port}")
         return await self._store.call(*words)
 
+    def send(self, how: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(how)
+
     async def kill(self) -> None:
         assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
+        self.send(signal.SIGKILL)
         await self.process.wait()
 
     async def stop(self) -> None:

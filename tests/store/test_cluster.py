@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator
 
@@ -10,7 +11,7 @@ import pytest
 from cluster import Cluster
 
 from switchroom.errors import Unavailable
-from switchroom.queue import EndReason, NewCall, Queue, Rules, State
+from switchroom.queue import EndReason, LeaseLost, NewCall, Queue, Rules, State
 from switchroom.store import Store, keys
 from switchroom.store.nodes import slot_of
 
@@ -38,6 +39,7 @@ class Driver:
         self.finished: list[str] = []
         self.unsure: set[str] = set()
         """Whose finish had no answer."""
+        self.taken = 0
         self.refused = 0
         self.longest_gap_s = 0.0
         self._stop = False
@@ -95,6 +97,8 @@ class Driver:
                 assert await self.queue.finish(one, EndReason.COMPLETED) is State.ENDED
             except Unavailable:
                 self.unsure.add(one.task_id)
+            except LeaseLost:  # the store was away for longer than the lease: another has it
+                self.taken += 1
             else:
                 self.finished.append(one.task_id)
 
@@ -156,6 +160,21 @@ async def test_a_slot_moves_under_a_queue_in_use(cluster: Cluster, how: str) -> 
     await driver.store.close()
 
 
+@pytest.mark.parametrize("how", ["atomically", "key by key"])
+async def test_who_waits_is_woken_after_its_slot_moved(cluster: Cluster, how: str) -> None:
+    store = await Store.connect(cluster.url)
+    name = keys.flow(FLOW) + "list"
+    waiting = asyncio.ensure_future(store.blocking("BLPOP", name, 20, timeout_s=22))
+    await asyncio.sleep(0.2)
+    owner = await cluster.owner(SLOT)
+    target = next(node for node in cluster.primaries if node is not owner)
+    await (cluster.move_atomically if how == "atomically" else cluster.move_by_keys)(SLOT, target)
+    await store.call("RPUSH", name, "x")
+    async with asyncio.timeout(5):
+        assert await waiting == [name.encode(), b"x"]
+    await store.close()
+
+
 async def test_a_primary_dies_and_its_replica_takes_over(cluster: Cluster) -> None:
     """With `replicas_ack=1` nothing that was accepted is lost: the replica had it before we answered."""
     first = cluster.primaries[0]
@@ -183,3 +202,32 @@ async def test_a_primary_dies_and_its_replica_takes_over(cluster: Cluster) -> No
     assert twice == 0
     assert set(driver.accepted.values()) - set(driver.finished) <= driver.unsure
     await driver.store.close()
+
+
+async def test_what_replication_alone_does_not_keep(cluster: Cluster) -> None:
+    """A replica that is cut off and then takes over lacks what was accepted meanwhile: so says `not_replicated`, if
+    asked. Without `replicas_ack` such calls are lost."""
+    first, replica = cluster.primaries[0], cluster.replicas[0]
+    if await cluster.owner(SLOT) is not first:
+        await cluster.move_atomically(SLOT, first)
+    plain, careful = Queue(Store(cluster.url)), Queue(Store(cluster.url, replicas_ack=1))
+    before = await careful.enqueue(FLOW, NewCall(form={"ID": "before"}), RULES)
+    replica.send(signal.SIGSTOP)
+    await first.call("CLIENT", "KILL", "TYPE", "replica")
+    after = [await plain.enqueue(FLOW, NewCall(form={"ID": f"after-{n}"}), RULES) for n in range(10)]
+    with pytest.raises(Unavailable) as refusal:
+        await careful.enqueue(FLOW, NewCall(form={"ID": "careful"}), RULES)
+    assert refusal.value.code == "not_replicated"
+    await first.kill()
+    replica.send(signal.SIGCONT)
+    async with asyncio.timeout(30):
+        while await cluster.owner(SLOT) is first:
+            await asyncio.sleep(0.05)
+    assert (await plain.detail(FLOW, before.task_id)).call.state is State.PENDING
+    lost = [one.task_id for one in after if await plain.get(FLOW, one.task_id) is None]
+    print(f"without replicas_ack: {len(lost)} of {len(after)} accepted calls lost")
+    assert len(lost) == len(after)
+    again = await plain.enqueue(FLOW, NewCall(form={"ID": "again"}), RULES)
+    assert again.pending == 2
+    for queue in (plain, careful):
+        await queue._store.close()

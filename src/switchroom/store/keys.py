@@ -29,12 +29,16 @@ CONFIG = "conf"  # hash: enabled, lines and the like, and the sequence
 STATS = "stats"  # hash: counters; + ":" + yyyymmdd for a day's
 ENDED = "ended"  # sorted set: ended task IDs by their end, for retention
 DEAD = "dead"  # sorted set: dead letters by their end; calls whose last attempt failed
-LANE = "lane:"  # + skills: sorted set like `pending`, of calls that need these skills; `lanes` is the set of their names
+LANE = (
+    "lane:"  # + skills: sorted set like `pending`, of calls that need these skills; `lanes` is the set of their names
+)
 RELAX = "relax"  # sorted set: calls that need skills, by the time when they need one less
 BACKOFF = "backoff"  # sorted set: holder + task, by the time until which this holder is not offered this call
 REST = "rest"  # sorted set: calls that are over, by the time until which their line is busy with wrapping up
 AVAILABLE = "available"  # sorted set: holders by the time until which they wrap up
-IDLE = "idle:"  # + skills: sorted set of waiting holders by the time since when they are idle; `profiles` names the skills
+IDLE = (
+    "idle:"  # + skills: sorted set of waiting holders by the time since when they are idle; `profiles` names the skills
+)
 WAITING = "waiting"  # hash: waiting holder -> until when, and its inbox
 MINUTE = "minute:"  # + minute: hash, counters of one minute, with a short life
 INBOX = "w:"  # + process: sorted set of holders of this process that are to claim

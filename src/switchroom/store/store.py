@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import redis.asyncio as redis
 from redis import exceptions as theirs
@@ -165,15 +165,14 @@ class Store:
 
     async def _replicated(self, line: Line, wire: Wire, command: Sequence[Word]) -> Any:
         """The reply, once as many replicas as asked for have all that this connection wrote (`WAIT`)."""
-        replies = await asyncio.gather(
-            wire.send(*command),
-            wire.send("WAIT", self._replicas, REPLICA_PATIENCE_MS),
-            return_exceptions=True,
-        )
-        for failed in replies:
-            if isinstance(failed, BaseException):
-                raise failed
-        reply, copies = replies[0], int(cast(int, replies[1]))
+        sent = wire.send(*command)
+        confirmed = wire.confirm(self._replicas, REPLICA_PATIENCE_MS)
+        try:
+            reply = await sent
+        finally:
+            # Also where the command failed: the future is shared, and its error must be heard by somebody.
+            confirmed.add_done_callback(_heard)
+        copies = await asyncio.shield(confirmed)
         if copies < self._replicas:
             self._nodes.wrong(line, None)  # perhaps another is the primary by now
             raise Unavailable(
@@ -205,6 +204,11 @@ class Store:
 
 def _deadline(most_s: float = CONNECT_PATIENCE_S) -> float:
     return asyncio.get_running_loop().time() + min(CONNECT_PATIENCE_S, most_s)
+
+
+def _heard(future: asyncio.Future[int]) -> None:
+    if not future.cancelled():
+        future.exception()
 
 
 def _gone(error: BaseException) -> Unavailable:

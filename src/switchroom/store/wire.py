@@ -32,6 +32,7 @@ class Wire(asyncio.Protocol):
         self._out: list[bytes] = []
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._flushing = False
+        self._confirming: tuple[int, int, asyncio.Future[int]] | None = None
         self._transport: asyncio.Transport | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._retired = False
@@ -79,6 +80,13 @@ class Wire(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         return future
 
+    def confirm(self, replicas: int, timeout_ms: int) -> asyncio.Future[int]:
+        """How many replicas have all that was sent until this tick ends: one `WAIT` for all calls of the tick, so the
+        future is to be shielded. The first caller's numbers hold."""
+        if self._confirming is None:
+            self._confirming = (replicas, timeout_ms, self._loop.create_future())
+        return self._confirming[2]
+
     def close(self) -> None:
         if self._transport is not None:
             self._flush()
@@ -92,6 +100,11 @@ class Wire(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._flushing = False
+        if self._confirming is not None:
+            replicas, timeout_ms, future = self._confirming
+            self._confirming = None
+            self._out.append(hiredis.pack_command(cast(Any, ("WAIT", replicas, timeout_ms))))
+            self._waiting.append(future)
         # A transport that just failed says so a tick later; what waits then fails with it.
         if self._out and self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"".join(self._out))
@@ -139,6 +152,9 @@ class Wire(asyncio.Protocol):
             self.closed.set_result(None)
         self._transport = None
         self._out.clear()
+        if self._confirming is not None:
+            self._waiting.append(self._confirming[2])
+            self._confirming = None
         while self._waiting:
             future = self._waiting.popleft()
             if not future.done():
