@@ -209,3 +209,16 @@ async def test_a_caller_who_leaves_a_live_call_completes_it(queue: Queue) -> Non
     await queue.answer(held)
     assert await queue.cancel(FLOW, task, CALLER_HUNG_UP) == (task, State.WRAPUP, "completed")
     assert await queue.finish(held, EndReason.FAILED) is State.ENDED
+
+
+async def test_leaving_ends_what_is_not_answered_and_nothing_else(queue: Queue) -> None:
+    waiting, live = await put(queue, "a"), await put(queue, "b", priority=1)
+    held = await take(queue)
+    await queue.answer(held)
+    assert await queue.abandon(FLOW, live) is State.LIVE
+    await queue.heartbeat(held)
+    assert await queue.abandon(FLOW, waiting) is State.ENDED
+    assert (await queue.detail(FLOW, waiting)).call.end_reason is EndReason.ABANDONED
+    assert await queue.abandon(FLOW, waiting) is State.ENDED
+    with pytest.raises(NotFound):
+        await queue.abandon(FLOW, "flowise-none")

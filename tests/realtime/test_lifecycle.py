@@ -59,9 +59,11 @@ def test_the_way_out_settles_the_hold_exactly_once() -> None:
         after, effects = advance(state, event)
         if state.phase in (Phase.ENDING, Phase.ENDED) or after.phase is not Phase.ENDING:
             continue
-        settled = [effect for effect in effects if effect in (Do.FINISH, Do.RELEASE)]
+        settled = [effect for effect in effects if effect in (Do.FINISH, Do.RELEASE, Do.ABANDON)]
         held = state.held and event.what is not Happened.HOLD_LOST
-        assert len(settled) == (1 if held else 0), (state, event, effects)
+        left = event.what is Happened.CALLER_HUNG_UP and not state.began
+        assert len(settled) == (1 if held or left else 0), (state, event, effects)
+        assert (Do.ABANDON in effects) == left
         assert Do.CLOSE_LEG in effects
         assert (Do.HANG_UP in effects) <= (Do.FINISH in effects)
         if Do.FINISH in effects or Do.HANG_UP in effects:
@@ -129,6 +131,10 @@ def test_the_usual_ways() -> None:
 
     state, done = walk(claimed, Event(Happened.LEG_FAILED))
     assert done == [Do.SAY_ENDED, Do.CLOSE_LEG, Do.RELEASE]  # nobody was there: the call keeps its place
+
+    for before in ((), (up,), (claimed,)):  # a caller who leaves before the call began is not waited for
+        state, done = walk(*before, Event(Happened.CALLER_HUNG_UP))
+        assert state.reason is EndReason.ABANDONED and done[-3:] == [Do.SAY_ENDED, Do.CLOSE_LEG, Do.ABANDON]
 
     state, done = walk(claimed, up, Event(Happened.DRAINED))
     assert done[2:] == [Do.STOP_ENGINE, Do.FINALISE_RECORD, Do.SAY_ENDED, Do.CLOSE_LEG, Do.RELEASE]

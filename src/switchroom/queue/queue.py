@@ -127,6 +127,10 @@ class Queue(Holding):
             flow_id, "cancel", task_id, "the caller hung up" if left else reason, WRAPUP_MS, "1" if left else ""
         )
 
+    async def abandon(self, flow_id: str, task_id: str) -> State:
+        """The caller left before anybody answered. A call that is answered meanwhile stays as it is."""
+        return (await self._verb(flow_id, "abandon", task_id))[1]
+
     async def remove(self, flow_id: str, task_id: str) -> tuple[str, State, str]:
         """Drops a call that waits; one that is held is a `Conflict`."""
         return await self._verb(flow_id, "remove", task_id)

@@ -284,6 +284,8 @@ class CallSession:
             case Do.RELEASE:
                 assert held is not None
                 await queue.release(held, "handed_back", state.detail)
+            case Do.ABANDON:
+                await queue.abandon(self._call.flow_id, self._call.task_id)
 
     async def _converse(self) -> None:
         held = self._held

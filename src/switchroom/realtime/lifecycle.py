@@ -85,6 +85,8 @@ class Do(StrEnum):
     CLOSE_LEG = "close_leg"
     FINISH = "finish"
     RELEASE = "release"
+    ABANDON = "abandon"
+    """Tell the queue that the caller left before the call began."""
 
 
 Step = tuple[State, tuple[Do, ...]]
@@ -153,7 +155,7 @@ def _ending(state: State, event: Event) -> Step:
             return _end(state, EndReason.NO_ANSWER, event.detail or "the caller's media never came")
         case Happened.CALLER_HUNG_UP:
             reason = EndReason.COMPLETED if state.began else EndReason.ABANDONED
-            return _end(state, reason, event.detail or "the caller hung up")
+            return _end(state, reason, event.detail or "the caller hung up", left=not state.began)
         case Happened.GRACE_OVER:
             return _end(state, EndReason.TIMEOUT, event.detail or "the caller's leg died and did not come back")
         case Happened.HOLD_LOST:
@@ -166,9 +168,10 @@ def _ending(state: State, event: Event) -> Step:
             return _end(state, event.reason or EndReason.FAILED, event.detail)
 
 
-def _end(state: State, reason: EndReason | None, detail: str, *, told: bool = False) -> Step:
+def _end(state: State, reason: EndReason | None, detail: str, *, told: bool = False, left: bool = False) -> Step:
     """The way out. A call that was not live, or that a stopping process gives up (`reason` None), goes back to its
-    place in the queue; the others are over. `told`: the queue knows already that it is over."""
+    place in the queue; the others are over. `told`: the queue knows already that it is over. `left`: the caller said so
+    before the call began: nobody waits for it any more."""
     ended = state._replace(phase=Phase.ENDING, reason=reason, detail=detail)
     effects: list[Do] = []
     over = state.held and reason is not None and (state.began or told)
@@ -177,7 +180,9 @@ def _end(state: State, reason: EndReason | None, detail: str, *, told: bool = Fa
     if over and not told:
         effects.append(Do.HANG_UP)
     effects += [Do.SAY_ENDED, Do.CLOSE_LEG]
-    if over:
+    if left:
+        effects.append(Do.ABANDON)
+    elif over:
         effects.append(Do.FINISH)
     elif state.held:
         effects.append(Do.RELEASE)

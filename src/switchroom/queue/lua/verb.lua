@@ -1,5 +1,5 @@
 -- The verbs of the API. ARGV: verb, task, then by verb: toggle: '1' | '0' | '' (flip)
---   complete: outcome, result, wrap-up ms | cancel: detail, wrap-up ms, '1' if the caller hung up | remove
+--   complete: outcome, result, wrap-up ms | cancel: detail, wrap-up ms, '1' if the caller hung up | abandon | remove
 --   clear: at most this many
 -- Returns {'ok', task, state, reason}, {'conflict', state}, {'unknown'}, {'many', live calls}; toggle {'ok', 0 | 1};
 --         clear {'ok', n, left}
@@ -51,6 +51,8 @@ elseif verb == 'cancel' then
   after = move(r, 'cancelled', { reason = left and 'abandoned' or 'cancelled', cause = cause, detail = ARGV[3] })
     or move(r, 'hung_up', { reason = left and 'completed' or 'cancelled', cause = cause, detail = ARGV[3],
       score = text(now + tonumber(ARGV[4])) })
+elseif verb == 'abandon' then
+  after = move(r, 'cancelled', { reason = 'abandoned', cause = 'caller_hung_up', detail = 'the caller hung up' }) or r.s
 elseif verb == 'remove' then
   after = move(r, 'removed', { reason = 'removed' })
 end
