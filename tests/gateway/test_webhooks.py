@@ -250,3 +250,40 @@ async def test_the_document_describes_what_is_sent_as_it_is(
     data = schemas[schemas[name]["properties"]["data"]["$ref"].rsplit("/", 1)[-1]]
     assert set(message["data"]) == set(data["properties"]) == set(data["required"])
     assert {one["name"] for one in told["parameters"]} <= set(receiver.got[0].headers)
+
+
+JUNK: list[Any] = [
+    None,
+    True,
+    -1,
+    2**70,
+    1e300,
+    "",
+    "x" * 3_000,
+    "\x00",
+    "http://",
+    "http://[",
+    "https://a:99999/",
+    [],
+    {},
+]
+JUNK += [["call.live"] * 500, [None], {"url": {}}, "https://\ud800.example/".encode("utf-16", "surrogatepass").hex()]
+
+
+async def test_no_body_and_no_name_makes_a_500(hooked: tuple[TestClient, Services]) -> None:
+    client, _ = hooked
+    _, made = await call(client, "POST", HOOKS, {"url": "https://a.example/"})
+    bodies = [*JUNK, *({name: junk} for name in ("url", "types", "description", "enabled") for junk in JUNK)]
+    bodies += [
+        {"url": "https://a.example/", name: junk} for name in ("types", "description", "enabled") for junk in JUNK
+    ]
+    for body in bodies:
+        for method, path in (("POST", HOOKS), ("PATCH", f"{HOOKS}/{made['id']}"), ("PATCH", f"{HOOKS}/x")):
+            status, _ = await call(client, method, path, body)
+            assert status in (200, 201, 400, 404, 409), (method, path, body)
+    for name in ("%00", "..%2F..", "%7Bx%7D", "d%3A1", "☎", "x" * 2_000, "%ff"):
+        for method, tail in (("GET", ""), ("DELETE", ""), ("POST", "/rotate"), ("GET", "/deliveries")):
+            status, _ = await call(client, method, f"{HOOKS}/{name}{tail}")
+            assert status in (400, 404), (method, name)
+        status, _ = await call(client, "GET", f"{HOOKS}/{made['id']}/deliveries/{name}")
+        assert status in (400, 404), name
