@@ -12,6 +12,7 @@ from typing import Literal
 from aiohttp import web
 
 from switchroom.access import Access
+from switchroom.dispatch import Dispatcher
 from switchroom.engine import Engine, FlowStore
 from switchroom.gateway.app import build_gateway
 from switchroom.gateway.enqueue_lane import EnqueueLane
@@ -60,6 +61,7 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
             guard=Guard(settings.outbound_allow),
             webhooks=webhooks,
             max_body_bytes=settings.max_body_bytes,
+            max_bulk_lines=settings.max_bulk_lines,
         )
     )
     if not settings.api_keys:
@@ -69,16 +71,24 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
         )
     keeper = Housekeeping(store, queue, executions, call_hours=settings.call_hours, record_days=settings.record_days)
     hooks = WebhookFeed(store, webhooks)
+    dispatcher = Dispatcher(store, queue, flows, webhooks.endpoints, out)
+
+    def up(url: str) -> None:
+        dispatcher.base_url = (settings.public_url or url).rstrip("/")
+        background.append(asyncio.create_task(dispatcher.run(), name="dispatch"))
+        ready(url)
+
     background = [
         asyncio.create_task(keeper.run(), name="housekeeping"),
         asyncio.create_task(hooks.run(), name="webhook-feed"),
     ]
     try:
-        await _serve(app, settings.host, settings.port, stop, ready, EnqueueLane)
+        await _serve(app, settings.host, settings.port, stop, up, EnqueueLane)
     finally:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        await queue.close()
         await feed.close()
         await webhooks.close()
         await out.close()

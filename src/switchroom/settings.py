@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8090, ge=0, le=65535)
     """0 takes a free one; the `ready` line says which."""
+    public_url: str | None = None
+    """Where others reach the API, when that is another address than `host` and `port` (a proxy in front of it):
+    offers to Unity clients name it."""
     sidecar_host: str = "127.0.0.1"
     sidecar_port: int = Field(default=8091, ge=0, le=65535)
 
@@ -66,6 +69,8 @@ class Settings(BaseSettings):
     crawl: CrawlSettings = CrawlSettings()
 
     max_body_bytes: int = Field(default=1 << 20, ge=1_024)
+    max_bulk_lines: int = Field(default=1_000_000, ge=1)
+    """Lines that one bulk enqueue takes."""
     record_days: int = Field(default=30, ge=1)
     """Executions and recordings are removed after so many days."""
     call_hours: int = Field(default=24, ge=1)

@@ -18,6 +18,7 @@ from switchroom.gateway import (
     chatflows,
     compact,
     executions,
+    holding,
     openapi,
     prediction,
     queue,
@@ -46,7 +47,7 @@ def build_gateway(parts: Services) -> web.Application:
     install_lingering(app)
     app.on_response_prepare.append(_challenge)
     app[SERVICES] = parts
-    voice = (queue, queue_events, queue_figures, bulk, calls, webhooks)
+    voice = (queue, queue_events, holding, queue_figures, bulk, calls, webhooks)
     for dialect in (*voice, compact, chatflows, prediction, executions, apikeys, openapi):
         app.router.add_routes(dialect.routes())
     app.router.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])

@@ -14,6 +14,7 @@ from switchroom.access import Scope
 from switchroom.engine import Flow
 from switchroom.errors import BadInput, Fault
 from switchroom.gateway import enqueue_body
+from switchroom.gateway.completing import close_unity, complete_held
 from switchroom.gateway.enqueue import EnqueueReply, accept, require_realtime, seconds
 from switchroom.gateway.operation import operation
 from switchroom.gateway.queue_figures import figures_body
@@ -35,9 +36,11 @@ class TaskBody(msgspec.Struct, rename="camel"):
 
 
 class CompleteBody(msgspec.Struct, rename="camel", omit_defaults=True):
-    """Without `taskId` it is the only live call. `outcome` is a word of yours, `result` any JSON."""
+    """Without `taskId` it is the only live call. `outcome` is a word of yours, `result` any JSON. A holder that was
+    offered the call gives its `token`: a late word of one that lost it is refused."""
 
     task_id: str | None = None
+    token: int | None = None
     outcome: str = ""
     result: Any = None
 
@@ -165,8 +168,14 @@ async def complete(request: web.Request) -> web.Response:
     body = await _verb_body(request)
     task_id = _task_id(body) if body.get("taskId") is not None else None
     outcome = _word(body, "outcome", 64)
-    ended = await services(request).queue.complete(flow.id, task_id, outcome=outcome, result=body.get("result"))
-    return _verb_reply(ended)
+    token, result, parts = body.get("token"), body.get("result"), services(request)
+    if token is not None:
+        if isinstance(token, bool) or not isinstance(token, int) or task_id is None:
+            what = "must be a whole number beside a taskId"
+            raise BadInput(f"token {what}", faults=[Fault(what, "/token")])
+        return _verb_reply(await complete_held(parts, flow.id, task_id, token, outcome, result))
+    ended = await parts.queue.complete(flow.id, task_id, outcome=outcome, result=result)
+    return _verb_reply(await close_unity(parts, flow.id, ended))
 
 
 @operation(

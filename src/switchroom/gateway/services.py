@@ -41,6 +41,8 @@ class Services:
     """A canvas carries a form schema a node, so it may be larger than other bodies."""
     max_bulk_lines: int = 1_000_000
     """Lines that one bulk enqueue takes."""
+    kiosk_lease_ms: int = 60_000
+    """A call at a Unity client or a kiosk is taken back after so long without a ping."""
     turn_timeout_s: float = 120.0
     session_ttl_s: int = 7 * 24 * 3600
     """How long a text conversation is kept after its last turn."""

@@ -89,6 +89,7 @@ def decode_call(flow_id: str, task_id: str, fields: dict[bytes, bytes]) -> Call:
         skills=payload.skills,
         cc_base_url=payload.cc,
         callback_url=payload.callback,
+        token=int(fields.get(b"t") or 0),
         requeued_from=fields.get(b"ro", b"").decode(),
         requeued_as=fields.get(b"rq", b"").decode(),
     )

@@ -86,6 +86,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     skills: tuple[str, ...] = ()
     cc_base_url: str | None = None
     callback_url: str | None = None
+    token: int = 0
+    """Of its last hold: see `Held.token`."""
     requeued_from: str = ""
     """The dead letter that this call is the return of."""
     requeued_as: str = ""

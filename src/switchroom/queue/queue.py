@@ -41,6 +41,7 @@ class Queue(Holding):
         super().__init__(store)
         self._known: set[str] = set()
         self._hooked: set[str] = set()
+        self._handed: set[str] = set()
         self._hours_until: dict[str, float] = {}
 
     # --- the way in --------------------------------------------------------------------------------------------
@@ -66,6 +67,8 @@ class Queue(Holding):
             self._known.add(flow_id)
         if call.callback_url and flow_id not in self._hooked:
             await self.hooked(flow_id)
+        if call.cc_base_url and flow_id not in self._handed:
+            await self._has_unity_calls(flow_id)
         reply = await self._run(
             scripts.ENQUEUE,
             flow_id,
@@ -252,6 +255,12 @@ class Queue(Holding):
         if await self._store.call("SADD", keys.hooked_flows(), flow_id):
             await self._store.call("XADD", keys.hooked_news(), "MAXLEN", "~", 1_000, "*", "f", flow_id)
         self._hooked.add(flow_id)
+
+    async def _has_unity_calls(self, flow_id: str) -> None:
+        """Lets every dispatcher know that this flow has calls with a `ccBaseUrl`."""
+        if await self._store.call("SADD", keys.unity_flows(), flow_id):
+            await self._store.call("XADD", keys.unity_news(), "MAXLEN", "~", 1_000, "*", "f", flow_id)
+        self._handed.add(flow_id)
 
     # --- one script each ---------------------------------------------------------------------------------------
 

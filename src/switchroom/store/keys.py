@@ -71,6 +71,16 @@ def hooked_news() -> str:
     return "sr:webhooks:news"
 
 
+def unity_flows() -> str:
+    """Set: the flows that ever had a call with a `ccBaseUrl`."""
+    return "sr:unity:flows"
+
+
+def unity_news() -> str:
+    """Stream: wakes the dispatchers when `unity_flows` grew."""
+    return "sr:unity:news"
+
+
 def queue_flows() -> str:
     """Set: the flows that ever had a call."""
     return "sr:queue:flows"
