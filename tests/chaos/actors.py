@@ -110,7 +110,7 @@ async def hold(ledger: Ledger, name: str, seed: str, flow: str, lease_ms: int, s
         room = 8 - len(in_hand)
         if room and not stop.asked:
             with contextlib.suppress(Unavailable):
-                for held in await queue.claim(flow, name, limit=room, lease_ms=lease_ms):
+                for held in await queue.wait_claim(name, flow, limit=room, lease_ms=lease_ms, timeout_s=0.2):
                     task = asyncio.create_task(_work(queue, ledger, held, rng.randrange(1 << 30), lease_ms))
                     in_hand.add(task)
         done = {task for task in in_hand if task.done()}
