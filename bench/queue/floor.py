@@ -1,6 +1,6 @@
 """The floor: a bare httptools protocol that makes the same script call as our enqueue and checks nothing.
 
-No router, no access, no validation, no problem details: what is left is HTTP's parser, the JSON, the store's round trip.
+No router, access, validation or problem details: what is left is HTTP's parser, the JSON, the store's round trip.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class Protocol(asyncio.Protocol):
         accepted = await self.queue.enqueue("line", call, RULES)
         reply = encode({"accepted": True, "taskId": accepted.task_id, "pendingCount": accepted.pending})
         self.transport.write(
-            b"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(reply) + reply
+            b"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(reply)
+            + reply
         )
 
 

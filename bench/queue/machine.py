@@ -121,6 +121,8 @@ def valkey(fsync: str = "everysec", core: int | None = LOAD_CORE) -> Iterator[tu
             "auto-aof-rewrite-percentage": "100",
             "auto-aof-rewrite-min-size": "64mb",
             "maxmemory-policy": "noeviction",
+            "hash-max-listpack-value": "4096",
+            "hash-max-listpack-entries": "64",
         }
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
         with Program([str(server_binary()), *words], core) as server:

@@ -16,7 +16,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "swit
 
 PYTHON_PEERS = {
     "arq": ("arq==0.28.0", "fastapi==0.139.*", "uvicorn", "httptools", "uvloop"),
-    "saq": ("saq[redis]==0.26.4", "uvloop"),
+    "saq": ("saq[redis]==0.26.4", "typing-extensions", "uvloop"),
     "streaq": ("streaq==7.2.0", "uvloop"),
     "taskiq": ("taskiq==0.13.0", "taskiq-redis==1.2.4", "uvloop"),
 }
