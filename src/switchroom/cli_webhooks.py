@@ -121,13 +121,15 @@ def deliveries(
     endpoint: EndpointArgument,
     flow: FlowOption,
     limit: Annotated[int, typer.Option("--limit", min=1, max=200, help="Most messages to show.")] = 50,
+    failed: Annotated[bool, typer.Option("--failed", help="Only those that were given up.")] = False,
     server: ServerOption = DEFAULT_SERVER,
     api_key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show an endpoint's messages, newest first, with the last try of each."""
     with plain_errors():
-        page = Client(server, api_key).call("GET", _path(flow, endpoint, "deliveries"), query={"limit": limit}).json()
+        query = {"limit": limit, "only": "failed" if failed else None}
+        page = Client(server, api_key).call("GET", _path(flow, endpoint, "deliveries"), query=query).json()
     if as_json:
         print_json(page)
         return
@@ -145,15 +147,23 @@ def deliveries(
 @webhooks_app.command("redeliver", epilog="Example: switchroom webhooks redeliver callback msg_4be1… --flow support")
 def redeliver(
     endpoint: EndpointArgument,
-    delivery: Annotated[str, typer.Argument(help="The message's ID.")],
     flow: FlowOption,
+    delivery: Annotated[str | None, typer.Argument(help="The message's ID.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All that were given up.")] = False,
     server: ServerOption = DEFAULT_SERVER,
     api_key: KeyOption = None,
 ) -> None:
-    """Send a message again now, under its old ID."""
+    """Send a message again now, under its old ID; or all that were given up, as after a long outage."""
+    if (delivery is None) != failed:
+        raise typer.BadParameter("name one message, or give --failed", param_hint="DELIVERY")
     with plain_errors():
-        Client(server, api_key).call("POST", _path(flow, endpoint, "deliveries", delivery, "redeliver"))
-    print(f"sending {delivery}")
+        client = Client(server, api_key)
+        if delivery is None:
+            count = client.call("POST", _path(flow, endpoint, "redeliver-failed")).json()["count"]
+            print(f"sending {count} messages")
+        else:
+            client.call("POST", _path(flow, endpoint, "deliveries", delivery, "redeliver"))
+            print(f"sending {delivery}")
 
 
 def _path(flow: str, *parts: str) -> str:

@@ -157,6 +157,37 @@ async def test_an_endpoint_gets_what_it_asks_for(hooked: tuple[TestClient, Servi
     assert parts.webhooks is not None
 
 
+async def test_what_was_given_up_is_listed_and_sent_again(
+    hooked: tuple[TestClient, Services], receiver: Receiver
+) -> None:
+    client, _ = hooked
+    receiver.answer = lambda got, number: 410
+    _, made = await call(client, "POST", HOOKS, {"url": receiver.url})
+    path = f"{HOOKS}/{made['id']}"
+    for number in range(3):
+        await call(client, "POST", f"{FLOW}/queue/enqueue", {"form": {"ID": f"{number}"}})
+
+    async def failed() -> list[Any]:
+        _, page = await call(client, "GET", f"{path}/deliveries?only=failed")
+        return list(page["deliveries"])
+
+    async def off() -> bool:
+        return (await call(client, "GET", path))[1].get("disabledReason") == "gone"
+
+    await until(off)
+    await until(failed)
+    given_up = {one["id"] for one in await failed()}
+    status, problem = await call(client, "POST", f"{path}/redeliver-failed")
+    assert (status, problem["code"]) == (409, "endpoint_disabled")
+    assert (await call(client, "GET", f"{path}/deliveries?only=some"))[0] == 400
+    receiver.answer = lambda got, number: 200
+    await call(client, "PATCH", path, {"enabled": True})
+    status, answer = await call(client, "POST", f"{path}/redeliver-failed")
+    assert status == 202
+    assert answer["count"] >= len(given_up)
+    await until(lambda: {got.id for got in receiver.got[1:]} >= given_up)
+
+
 async def test_endpoints_are_kept_changed_and_removed(hooked: tuple[TestClient, Services]) -> None:
     client, _ = hooked
     _, made = await call(client, "POST", HOOKS, {"url": "https://a.example/x"})

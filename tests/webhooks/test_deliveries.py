@@ -173,3 +173,18 @@ async def test_a_message_behind_another_is_not_pushed_past_it(store: Store, webh
     second = await post(store, webhooks, "a")
     await webhooks.deliveries.redeliver(FLOW, "a", second)
     assert [one.id for one in await claim(webhooks)] == [first]
+
+
+async def test_what_failed_is_not_crowded_out_and_is_sent_again_together(store: Store, webhooks: Webhooks) -> None:
+    bad = [await post(store, webhooks, "a", task_id=f"bad-{number}") for number in range(5)]
+    for one in await claim(webhooks):
+        await webhooks.deliveries.finish(one, Outcome.FAILED if one.id != bad[0] else Outcome.CANCELLED, BAD)
+    for number in range(scripts.MOST_DONE + 5):
+        await post(store, webhooks, "a", task_id=f"good-{number}")
+    while held := await claim(webhooks, 100):
+        for one in held:
+            await webhooks.deliveries.finish(one, Outcome.DELIVERED, OK)
+    assert {one.id for one in await webhooks.deliveries.newest(FLOW, "a", failed=True)} == set(bad)
+    assert await webhooks.deliveries.redeliver_failed(FLOW, "a") == 5
+    assert await webhooks.deliveries.newest(FLOW, "a", failed=True) == []
+    assert {one.id for one in await claim(webhooks)} == set(bad)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from aiohttp import hdrs, web
@@ -84,6 +84,12 @@ class DeliveryView(msgspec.Struct, rename="camel", omit_defaults=True):
     body: Any = None
 
 
+class Redelivered(msgspec.Struct):
+    """How many messages are sent again."""
+
+    count: int
+
+
 class CallChange(msgspec.Struct, rename="camel"):
     """A change of a call. `status` is its end reason once it has ended, else the state. `eventId` orders the changes of
     a flow; it is also the ID in its event stream. `outcome` and `result` come with `call.ended`."""
@@ -129,6 +135,7 @@ def routes() -> list[web.RouteDef]:
         web.delete(one, delete),
         web.post(f"{one}/rotate", rotate),
         web.get(f"{one}/deliveries", list_deliveries),
+        web.post(f"{one}/redeliver-failed", redeliver_failed),
         web.get(f"{one}/deliveries/{{delivery_id}}", get_delivery),
         web.post(f"{one}/deliveries/{{delivery_id}}/redeliver", redeliver),
     ]
@@ -235,6 +242,7 @@ async def rotate(request: web.Request) -> web.Response:
     query={
         "limit": (int, "most messages in the answer (50)"),
         "cursor": (str, "`nextCursor` of the page before"),
+        "only": (Literal["failed"], "`failed`: those that were given up"),
     },
     errors=(400, 404),
 )
@@ -242,9 +250,13 @@ async def list_deliveries(request: web.Request) -> web.Response:
     flow_id, endpoint_id = await _flow_id(request), request.match_info["endpoint_id"]
     limit = query_int(request, "limit", 50, lowest=1, highest=MAX_PAGE)
     first = _cursor(request)
+    if (only := request.query.get("only")) not in (None, "failed"):
+        raise bad_parameter("only", "can be `failed`")
     webhooks = services(request).webhooks
     await webhooks.endpoints.get(flow_id, endpoint_id)
-    found = await webhooks.deliveries.newest(flow_id, endpoint_id, first=first, limit=limit + 1)
+    found = await webhooks.deliveries.newest(
+        flow_id, endpoint_id, failed=only is not None, first=first, limit=limit + 1
+    )
     page = DeliveryPage(
         deliveries=[_delivery(one) for one in found[:limit]],
         next_cursor=f"d{first + limit}" if len(found) > limit else None,
@@ -272,12 +284,31 @@ async def get_delivery(request: web.Request) -> web.Response:
 async def redeliver(request: web.Request) -> web.Response:
     flow_id, endpoint_id = await _flow_id(request), request.match_info["endpoint_id"]
     webhooks = services(request).webhooks
-    endpoint = await webhooks.endpoints.get(flow_id, endpoint_id)
-    if not endpoint.enabled:
-        raise Conflict("This endpoint is switched off: switch it on first.", code="endpoint_disabled")
+    _switched_on(await webhooks.endpoints.get(flow_id, endpoint_id))
     found = await webhooks.deliveries.redeliver(flow_id, endpoint_id, request.match_info["delivery_id"])
     webhooks.sender.send(flow_id)
     return json_reply(_delivery(found), status=202)
+
+
+@operation(
+    Scope.FLOWS_WRITE,
+    "Send all messages again that were given up, as after an outage longer than the retries",
+    tag="webhooks",
+    replies={202: Redelivered},
+    errors=(404, 409),
+)
+async def redeliver_failed(request: web.Request) -> web.Response:
+    flow_id, endpoint_id = await _flow_id(request), request.match_info["endpoint_id"]
+    webhooks = services(request).webhooks
+    _switched_on(await webhooks.endpoints.get(flow_id, endpoint_id))
+    count = await webhooks.deliveries.redeliver_failed(flow_id, endpoint_id)
+    webhooks.sender.send(flow_id)
+    return json_reply(Redelivered(count), status=202)
+
+
+def _switched_on(endpoint: Endpoint) -> None:
+    if not endpoint.enabled:
+        raise Conflict("This endpoint is switched off: switch it on first.", code="endpoint_disabled")
 
 
 async def _flow_id(request: web.Request) -> str:

@@ -214,7 +214,8 @@ WH_DUE = "due:"  # + target: sorted set, delivery IDs by when they are tried nex
 WH_RUNNING = "run:"  # + target: sorted set, delivery IDs under way by the end of their lease
 WH_TARGETS = "targets"  # sorted set: targets by when there is something to do
 WH_LOG = "log:"  # + endpoint ID: sorted set, all its deliveries by their creation
-WH_DONE = "done:"  # + endpoint ID: sorted set, its finished deliveries by their end, for retention
+WH_DONE = "done:"  # + endpoint ID: sorted set, its deliveries that arrived by their end, for retention
+WH_FAILED = "failed:"  # + endpoint ID: sorted set, its deliveries that were given up by their end
 WH_OPEN = "open"  # hash: endpoint ID -> its deliveries that have not finished; ID + ":dropped" counts refused ones
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from switchroom.store import Store, keys
 from switchroom.webhooks import scripts
 from switchroom.webhooks.model import CALLBACK, Attempt, Delivery, Message, Outcome
 
+_CHUNK = 500
 _attempts = msgspec.json.Decoder(list[Attempt])
 _encode = msgspec.json.Encoder().encode
 
@@ -96,12 +98,29 @@ class Deliveries:
             raise _unknown(delivery_id)
         return delivery
 
-    async def newest(self, flow_id: str, endpoint_id: str, *, first: int = 0, limit: int = 100) -> list[Delivery]:
-        """A page of an endpoint's deliveries, newest first."""
-        index = keys.webhooks(flow_id) + keys.WH_LOG + endpoint_id
+    async def newest(
+        self, flow_id: str, endpoint_id: str, *, failed: bool = False, first: int = 0, limit: int = 100
+    ) -> list[Delivery]:
+        """A page of an endpoint's deliveries, newest first; with `failed` only those that were given up."""
+        index = keys.webhooks(flow_id) + (keys.WH_FAILED if failed else keys.WH_LOG) + endpoint_id
         names = await self._store.call("ZREVRANGE", index, first, first + limit - 1)
-        rows = [(name, await self._row(flow_id, name.decode())) for name in names]
-        return [_delivery(flow_id, name, row) for name, row in rows if row]
+        rows = await asyncio.gather(*(self._row(flow_id, name.decode()) for name in names))
+        return [_delivery(flow_id, name, row) for name, row in zip(names, rows, strict=True) if row]
+
+    async def redeliver_failed(self, flow_id: str, endpoint_id: str) -> int:
+        """Makes all that were given up due now, as after an outage longer than the retries. Returns how many."""
+        index = keys.webhooks(flow_id) + keys.WH_FAILED + endpoint_id
+        names = await self._store.call("ZRANGE", index, 0, -1)
+        sent = 0
+        for first in range(0, len(names), _CHUNK):
+            replies = await asyncio.gather(
+                *(
+                    self._store.run(scripts.REDELIVER, [keys.webhooks(flow_id)], [name.decode()])
+                    for name in names[first : first + _CHUNK]
+                )
+            )
+            sent += sum(reply == b"ok" for reply in replies)
+        return sent
 
     async def counts(self, flow_id: str, endpoint_id: str) -> Counts:
         index = keys.webhooks(flow_id) + keys.WH_OPEN

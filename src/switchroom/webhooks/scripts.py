@@ -11,13 +11,15 @@ MOST_RUNNING = 16
 MOST_OPEN = 500_000
 """Messages that wait for one endpoint, five for each call of a full queue; those beyond are dropped and counted."""
 MOST_DONE = 1_000
+MOST_FAILED = 10_000
 KEEP_MS = 7 * 24 * 3_600_000
-"""Finished deliveries are told of for so long, and so many of them an endpoint."""
+"""Finished deliveries are told of for so long, and so many of them an endpoint; those that failed, which somebody may
+want to send again, are not crowded out by those that arrived."""
 MOST_ENDPOINTS = 50
 
 _LIMITS = (
-    f"local MOST_RUNNING, MOST_OPEN, MOST_DONE, KEEP_MS, MOST_ENDPOINTS = "
-    f"{MOST_RUNNING}, {MOST_OPEN}, {MOST_DONE}, {KEEP_MS}, {MOST_ENDPOINTS}\n"
+    "local MOST_RUNNING, MOST_OPEN, MOST_DONE, MOST_FAILED, KEEP_MS, MOST_ENDPOINTS = "
+    f"{MOST_RUNNING}, {MOST_OPEN}, {MOST_DONE}, {MOST_FAILED}, {KEEP_MS}, {MOST_ENDPOINTS}\n"
 )
 _FOLDER = resources.files("switchroom.webhooks") / "lua"
 

@@ -25,9 +25,10 @@ else
   redis.call('ZREM', due, id)
   redis.call('HINCRBY', K .. 'open', endpoint, -1)
   -- retention: by number and by age, and all of it where an endpoint falls silent
-  local log, done = K .. 'log:' .. endpoint, K .. 'done:' .. endpoint
+  local log, done, most = K .. 'log:' .. endpoint, K .. 'done:' .. endpoint, MOST_DONE
+  if outcome ~= 'delivered' then done, most = K .. 'failed:' .. endpoint, MOST_FAILED end
   redis.call('ZADD', done, text(now), id)
-  local over, old = redis.call('ZCARD', done) - MOST_DONE, nil
+  local over, old = redis.call('ZCARD', done) - most, nil
   if over > 0 then
     old = redis.call('ZRANGE', done, 0, math.min(over, 100) - 1)
   else

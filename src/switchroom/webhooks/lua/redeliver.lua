@@ -11,6 +11,7 @@ else
   redis.call('HSET', key, 's', 'waiting', 'n', 0, 'en', 0)
   redis.call('HINCRBY', K .. 'open', v[2], 1)
   redis.call('ZREM', K .. 'done:' .. v[2], ARGV[1])
+  redis.call('ZREM', K .. 'failed:' .. v[2], ARGV[1])
   redis.call('ZADD', K .. 'log:' .. v[2], 'NX', redis.call('HGET', key, 'c'), ARGV[1])
 end
 redis.call('HSET', key, 'x', text(now))
