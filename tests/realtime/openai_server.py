@@ -43,6 +43,7 @@ class Says:
     text: str = ""
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     fails: str = ""
+    hangs: bool = False
 
 
 @dataclass
@@ -362,6 +363,8 @@ class Session:
             rate_limits=[{"name": "tokens", "limit": 40_000, "remaining": 39_000, "reset_seconds": 1.5}],
         )
         output: list[dict[str, Any]] = []
+        while answer.hangs and not self._cancelled:
+            await asyncio.sleep(0.02)
         if answer.text and not answer.fails:
             output.append(await self._speak(response["id"], answer.text, aside=aside))
         for name, arguments in answer.calls:

@@ -59,7 +59,8 @@ class Turn:
         self.pieces: asyncio.Queue[str | None] = asyncio.Queue(_PIECES_AHEAD)
         """What the flow wants to be said; None after the last."""
         self.splitter = ClauseSplitter()
-        self.outcome: Literal["", "await_input", "finished", "failed"] = ""
+        self.outcome: Literal["", "await_input", "finished", "stopped", "failed"] = ""
+        """`stopped`: the flow waits for a person's decision; the call listens on."""
         self.detail = ""
         self.text = ""
         self.started_at = time.monotonic()

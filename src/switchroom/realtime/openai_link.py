@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _CONNECT_S = 10.0
 _PING_S = 10.0
+_CLOSE_S = 1.0
 _STALL_S = 8.0
 """So long without a sign of a response that was asked for: it will not come."""
 _CANCEL_S = 2.0
@@ -84,6 +85,8 @@ class Reply:
         self.create_id = ""
         self.id = ""
         self.over = asyncio.Event()
+        self.alive = time.monotonic()
+        """When the service last sent a part of it."""
         self._pieces: asyncio.Queue[str | FunctionCall | Exception | None] = asyncio.Queue()
 
     def put(self, piece: str | FunctionCall) -> None:
@@ -98,9 +101,11 @@ class Reply:
         """Raises `Lost`, `Refused`, or `Unavailable` when the service failed or fell silent."""
         while True:
             try:
-                async with asyncio.timeout(_STALL_S):
+                async with asyncio.timeout(max(0.0, self.alive + _STALL_S - time.monotonic())):
                     piece = await self._pieces.get()
             except TimeoutError:
+                if time.monotonic() < self.alive + _STALL_S:
+                    continue  # its audio goes on, its words were all there
                 raise Unavailable(f"the voice service said nothing for {_STALL_S:g} s", code="voice_stalled") from None
             if piece is None:
                 return
@@ -236,6 +241,7 @@ class Link:
                 heartbeat=_PING_S,
                 compress=0,
                 max_msg_size=_MAX_MESSAGE,
+                timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
             )
         writer: asyncio.Task[None] | None = None
         try:
@@ -354,6 +360,7 @@ class Link:
 
     def _part(self, reply: Reply, event: ServerEvent) -> None:
         """A part of the response that was asked for."""
+        reply.alive = time.monotonic()
         item = event.item
         if item is not None:
             if item.type == "function_call":

@@ -66,9 +66,12 @@ class ModelResponder:
         self._turn = turn
         self._embedded = Embedded()
         self._spoken: deque[str] = deque()
+        self._spoken_in: Turn | None = None
 
     def has_spoken(self, token: str) -> bool:
         """Whether this next token of the turn is the model's own, and thus on its way to the caller already."""
+        if self._turn() is not self._spoken_in:
+            return False  # what is left is of a turn that was interrupted
         if self._spoken and token in (self._spoken[0], f" {self._spoken[0]}"):
             self._spoken.popleft()
             return True
@@ -116,10 +119,8 @@ class ModelResponder:
                 guide, update = render(intent.reply, ask.lookup), intent.update_state
             for call in calls:
                 self._link.answer_function(call, {"answer": guide} if call is meant and guide else {"noted": True})
-            if not words:
-                told = instructions + (
-                    f"\n\nNow answer with this, all its names and numbers kept: {guide}" if guide else ""
-                )
+            if guide and not words:  # an intent without a reply only shows the way: the next node speaks
+                told = f"{instructions}\n\nNow answer with this, all its names and numbers kept: {guide}"
 
                 def second(said: str) -> Wanted:
                     return Wanted(instructions=_on(told, said))
@@ -193,6 +194,10 @@ class ModelResponder:
         await turn.pieces.join()
 
     def _note(self, piece: str) -> str:
+        turn = self._turn()
+        if turn is not self._spoken_in:
+            self._spoken_in = turn
+            self._spoken.clear()
         self._spoken.append(piece)
         return piece
 
