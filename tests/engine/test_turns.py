@@ -218,10 +218,10 @@ async def test_an_iteration_runs_its_children_for_each_item(talk: Open) -> None:
 
 
 async def test_a_kind_that_cannot_run_says_so(talk: Open) -> None:
-    canvas = draw({"s": START, "h": ("humanInputAgentflow", {}), "z": ("zebra", {})}, [("s", "h")])
+    canvas = draw({"s": START, "z": ("zebra", {})}, [("s", "z")])
     ended = await talk(canvas).say("go")
     assert isinstance(ended, TurnFailed)
-    assert (ended.code, ended.node_id, "`h`" in ended.detail) == ("node_not_supported", "h", True)
+    assert (ended.code, ended.node_id, "`z`" in ended.detail) == ("node_not_supported", "z", True)
 
 
 async def test_state_merges_key_by_key(talk: Open) -> None:

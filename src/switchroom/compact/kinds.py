@@ -348,6 +348,14 @@ KINDS: tuple[Kind, ...] = (
         "#a3b18a",
         1,
         "one",
-        (),
+        (
+            Field(
+                "flow",
+                "loadRealtimeAgentSelectedFlow",
+                "reference",
+                "Select Flow",
+                aliases=("selectedRealtimeAgent", "realtimeAgentId", "realtimeFlowId", "agentflowId", "flowId", "flow"),
+            ),
+        ),
     ),
 )

@@ -22,9 +22,9 @@ class ChatSettings(
 ):
     """`public`: anybody may chat, without a key. `allowed_origins`: pages of other hosts whose scripts may (`*`: all).
 
-    `overrides` lists, by a node's label or ID (`*`: every node), the inputs that a turn's `overrideConfig` may replace;
-    `override_state` whether it may set Start's state, `override_variables` which variables of `vars` it may set. What is
-    not allowed is ignored and named in the reply, or refused with `unknown_overrides: reject`.
+    `overrides` lists, by a node's label or ID (`*`: every node), the inputs that a turn's `overrideConfig` may
+    replace; `override_state` whether it may set Start's state, `override_variables` which variables of `vars` it may
+    set. What is not allowed is ignored and named in the reply, or refused with `unknown_overrides: reject`.
 
     `on_disconnect`: a client that leaves cancels its turn, or leaves it to end by itself. `chatbot` is Flowise's
     `chatbotConfig`, which its chat widget reads: starter prompts, feedback, leads, uploads.

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from switchroom.compact.templates import Lookup
+from switchroom.engine.prompt import Prompt
 from switchroom.engine.session import Message
 
-__all__ = ["Answer", "Ask", "Choice", "Intent", "Prompt", "Responder", "Row", "Scenario", "SlotSpec", "Understood"]
+__all__ = [
+    "Answer",
+    "Ask",
+    "Choice",
+    "Choosing",
+    "Intent",
+    "Once",
+    "Prompt",
+    "Responder",
+    "Row",
+    "Scenario",
+    "SlotSpec",
+    "Tool",
+    "Understood",
+    "afresh",
+]
+
+Once = Callable[[str, Callable[[], Awaitable[Any]]], Awaitable[Any]]
+"""Runs a side effect once a run: with its name and its JSON value kept, so that a run that goes on elsewhere has the
+value and not the effect again."""
+
+
+async def afresh(name: str, work: Callable[[], Awaitable[Any]]) -> Any:
+    """The `Once` of a run that is not kept."""
+    return await work()
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,14 +71,22 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     examples: list[str] = []
 
 
-class Prompt(msgspec.Struct, frozen=True, kw_only=True):
-    role: str = "system"
-    content: str = ""
+class Tool(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model may call: `schema` is the JSON Schema of the arguments. `call` takes them and a word that tells this
+    call from the others of its node, and gives a text; a fault of the tool's own is told to the model."""
+
+    name: str
+    description: str
+    schema: dict[str, Any]
+    call: Callable[[dict[str, Any], str], Awaitable[str]]
 
 
 class Ask(msgspec.Struct, kw_only=True):
     """What an Agent is asked. `question` is the caller's words, `prompts` its rendered messages, `previous` its own
-    last output in this conversation, `schema` the fields of a structured answer, `lookup` reads templates."""
+    last output in this conversation, `schema` the fields of a structured answer, `lookup` reads templates.
+
+    For a model: its name in the canvas and settings, the turns before this one (`past`), what the nodes before said in
+    this turn (`turn`), whether the question is to be put after that, the tools, and `once` for each side effect."""
 
     question: str
     prompts: list[Prompt]
@@ -63,14 +96,24 @@ class Ask(msgspec.Struct, kw_only=True):
     schema: list[dict[str, Any]]
     previous: dict[str, Any]
     lookup: Lookup
+    model: str = ""
+    config: dict[str, Any] = {}
+    past: Sequence[Prompt] = ()
+    turn: Sequence[Prompt] = ()
+    puts_question: bool = True
+    tools: Sequence[Tool] = ()
+    once: Once = afresh
 
 
 class Choice(msgspec.Struct, kw_only=True):
-    """What a Condition Agent is asked: which scenario fits."""
+    """What a Condition Agent is asked: which scenario fits. `system` replaces the model's standing instructions."""
 
     question: str
     instructions: str
     scenarios: list[Scenario]
+    model: str = ""
+    config: dict[str, Any] = {}
+    system: str = ""
 
 
 class Understood(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,10 +124,20 @@ class Understood(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """Comes last: the node's output. It has `content`, the whole text, and `responder`, who gave it."""
+    """Comes last: the node's output. It has `content`, the whole text, and `responder`, who gave it. `usage` is what a
+    model counted: `model`, `inputTokens`, `outputTokens`, `totalTokens`."""
 
     output: dict[str, Any]
     update_state: list[Row] = []
+    usage: dict[str, Any] = {}
+
+
+class Choosing(msgspec.Struct, frozen=True, kw_only=True):
+    """A choice with what it cost and who made it."""
+
+    index: int
+    responder: str
+    usage: dict[str, Any] = {}
 
 
 class Responder(Protocol):
@@ -96,6 +149,6 @@ class Responder(Protocol):
         """Optionally one Understood, then pieces of text in order, then one Answer."""
         ...
 
-    async def choose(self, choice: Choice) -> int:
+    async def choose(self, choice: Choice) -> int | Choosing:
         """The index of the scenario that fits, else the last."""
         ...

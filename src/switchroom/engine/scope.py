@@ -16,7 +16,8 @@ __all__ = ["Scope", "merge", "seed_state", "set_path"]
 
 
 class Scope:
-    """Names of one running graph. `prefix` sets a nested flow's outputs apart from its caller's."""
+    """Names of one running graph. `prefix` sets a nested flow's outputs apart from its caller's. `$vars` is
+    `runtime` (what came with the turn) over `variables` (those of the server and of the flows)."""
 
     def __init__(
         self,
@@ -25,6 +26,7 @@ class Scope:
         *,
         question: str,
         variables: dict[str, Any],
+        runtime: dict[str, Any] | None = None,
         prefix: str = "",
         iteration: Any = MISSING,
     ) -> None:
@@ -32,6 +34,8 @@ class Scope:
         self.session = session
         self.question = question
         self.variables = variables
+        self.runtime = runtime or {}
+        self.known = merge(variables, self.runtime) if runtime else variables
         self.prefix = prefix
         self.iteration = iteration
 
@@ -67,7 +71,7 @@ class Scope:
             case "$state":
                 return walk(self.session.state, rest)
             case "$vars":
-                return walk(self.variables, rest)
+                return walk(self.known, rest)
             case "$iteration":
                 return walk(self.iteration, rest)
             case "$intent":
@@ -77,7 +81,7 @@ class Scope:
             case "chat_history":
                 return self.history()
             case "runtime_messages_length":
-                return len(self.session.messages)
+                return len(self.session.runtime)
             case "current_date_time" | "now":
                 return datetime.now(UTC).isoformat(timespec="seconds")
         value = self.output(head)
@@ -101,7 +105,7 @@ class Scope:
             "$form": self.session.form,
             "$flow": self.flow(),
             "$state": self.session.state,
-            "$vars": self.variables,
+            "$vars": self.known,
             "$intent": self.intent,
             "$slots": self.slots,
             "$iteration": None if self.iteration is MISSING else self.iteration,

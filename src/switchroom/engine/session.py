@@ -6,6 +6,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from switchroom.engine.events import Stop
+from switchroom.engine.prompt import Prompt
+
 
 class Message(msgspec.Struct, kw_only=True):
     """One utterance that was really said and heard."""
@@ -21,6 +24,10 @@ class Session(msgspec.Struct, kw_only=True):
     `form` and `state` come from the enqueue (state is merged over the Start node's declaration by the engine at
     the first turn); `position` is the node at which the next utterance continues (None: from Start); `outputs`
     holds the last output of each node; `loops` counts how often each Loop was taken.
+
+    Of the run under way or stopped: `question` is what it began with, `began` the number of messages before it,
+    `runtime` what its Agents and LLMs said to each other, `stops` where a person is asked. `summary` stands for the
+    first `summarised` messages (memory of the types `conversationSummary` and `conversationSummaryBuffer`).
     """
 
     session_id: str
@@ -32,3 +39,9 @@ class Session(msgspec.Struct, kw_only=True):
     outputs: dict[str, Any] = {}
     loops: dict[str, int] = {}
     started: bool = False
+    question: str = ""
+    began: int = 0
+    runtime: list[Prompt] = []
+    stops: list[Stop] = []
+    summary: str = ""
+    summarised: int = 0

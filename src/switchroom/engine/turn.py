@@ -1,4 +1,4 @@
-"""One turn: walks a graph from where the conversation stands until it waits for the caller or reaches its end.
+"""One turn: walks a graph from where the conversation stands until it waits, a person is asked, or it is at its end.
 
 The rule of a live call. The caller's words are *fresh* until a Loop goes back after a node took them or something was
 said; then they are *spent*. A node that listens (Agent, Condition Agent, a Condition on the question) and finds no
@@ -8,25 +8,27 @@ docs/decisions/engine-turns.md.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from switchroom.compact.model import CompactGraph, Node
 from switchroom.compact.palette import BY_NAME
-from switchroom.compact.sandbox import Sandbox
 from switchroom.compact.templates import MISSING, as_text, render
-from switchroom.engine.events import Event, NodeFinished, NodeStarted, Token
-from switchroom.engine.flows import FlowStore
+from switchroom.engine.custom_tool import CustomTool
+from switchroom.engine.events import Event, HumanAnswer, NodeFinished, NodeStarted, Stop, Token
+from switchroom.engine.flows import Flow
+from switchroom.engine.journal import Entry, Journal
 from switchroom.engine.nodes import RUNNABLE
-from switchroom.engine.nodes.base import NodeFault, Result, Step
+from switchroom.engine.nodes.base import Ended, Kit, NodeFault, Result, Step
 from switchroom.engine.region import Region, below
-from switchroom.engine.responder import Responder
-from switchroom.engine.scope import Scope, seed_state
+from switchroom.engine.scope import Scope, merge, seed_state
 from switchroom.engine.session import Session
 
-__all__ = ["Bounds", "Ended", "Turn", "talks_in_loops"]
+__all__ = ["Bounds", "Turn", "talks_in_loops"]
 
 NEST = ">"
 """Between the nodes of a position inside of nested flows: `executeFlow_0>agent_1`."""
@@ -35,19 +37,14 @@ _GOODBYE = "I am sorry, we have to end the call here. Goodbye."
 
 
 class Bounds(NamedTuple):
-    """`deadline_s` seconds a turn, `steps` nodes a turn, `nesting` flows inside of flows, `output` characters said."""
+    """`deadline_s` seconds a turn, `steps` nodes a turn, `nesting` flows inside of flows, `output` characters said,
+    `parallel` branches of one graph at a time."""
 
     deadline_s: float = 60.0
     steps: int = 500
     nesting: int = 8
     output: int = 50_000
-
-
-class Ended(NamedTuple):
-    """How a graph's pass ended: `wait` is the position at which it waits, None at its end; `text` the last output."""
-
-    wait: str | None
-    text: str
+    parallel: int = 16
 
 
 class _Frame(NamedTuple):
@@ -57,8 +54,12 @@ class _Frame(NamedTuple):
     scope: Scope
     depth: int
     may_wait: bool
+    may_stop: bool
     ends_call: bool
     """Its end is the conversation's end."""
+    path: str
+    """Before the keys of its steps."""
+    tools: dict[str, CustomTool]
 
 
 def talks_in_loops(graph: CompactGraph) -> bool:
@@ -79,7 +80,8 @@ def _listened(graph: CompactGraph, entry: str) -> bool:
 
 
 class Turn:
-    """The state of one turn. `emit` takes each event, in order."""
+    """The state of one turn. `emit` takes each event, in order; `past` counts the session's messages before this turn;
+    `answers` are what people said, by the positions of the stops."""
 
     def __init__(
         self,
@@ -88,9 +90,11 @@ class Turn:
         realtime: bool,
         question: str,
         bounds: Bounds,
-        flows: FlowStore,
-        responder: Responder,
-        sandbox: Sandbox,
+        kit: Kit,
+        journal: Journal,
+        past: int,
+        deadline: float,
+        answers: dict[str, HumanAnswer],
         emit: Callable[[Event], Awaitable[None]],
     ) -> None:
         self.session = session
@@ -98,62 +102,106 @@ class Turn:
         self.question = question
         self.fresh = bool(question)
         self.said: list[str] = []
+        self.stops: list[Stop] = []
         self.current: Node | None = None
+        self.failed: Node | None = None
         self._bounds = bounds
-        self._flows = flows
-        self._responder = responder
-        self._sandbox = sandbox
+        self._kit = kit
+        self._journal = journal
+        self._past = past
+        self._deadline = deadline
+        self._answers = answers
         self._emit = emit
         self._steps = 0
         self._length = 0
         self._spins: dict[str, int] = {}
+        self._visits: Counter[str] = Counter()
         self._used_since_back = False
         self._last_speaker = ""
+        self._floor = asyncio.Lock()
+        self._speaker = ""
+        self._spoken: dict[str, list[str]] = {}
 
     @property
     def text(self) -> str:
         return "".join(self.said).strip()
 
-    async def run(self, graph: CompactGraph, position: str | None, variables: dict[str, Any]) -> Ended:
-        """The whole turn. Raises SwitchroomError."""
-        scope = Scope(graph, self.session, question=self.question, variables=variables)
-        frame = _Frame(graph, scope, 0, self.realtime, True)
-        ended = await self._enter(frame, position)
-        if not self.said and not self.realtime and ended.text:
-            await self._say(self.current.id if self.current else "", ended.text)
+    async def run(
+        self,
+        graph: CompactGraph,
+        positions: list[str],
+        *,
+        variables: dict[str, Any],
+        runtime: dict[str, Any],
+        tools: dict[str, CustomTool],
+    ) -> Ended:
+        """The whole turn, from these positions (none: from Start). Raises SwitchroomError."""
+        scope = Scope(graph, self.session, question=self.question, variables=variables, runtime=runtime)
+        frame = _Frame(graph, scope, 0, self.realtime, not self.realtime, True, "", tools)
+        ended = await self._enter(frame, positions)
+        if not self.said and not self.realtime and ended.text and not ended.stays:
+            await self._say("", self.current.id if self.current else "", ended.text)
         return ended
 
-    async def _enter(self, frame: _Frame, position: str | None) -> Ended:
-        head, _, inner = (position or "").partition(NEST)
-        if head and head in frame.graph.by_id:
-            return await self._pass(frame, [head], {head: inner} if inner else {})
+    async def _enter(self, frame: _Frame, positions: list[str]) -> Ended:
+        resume: dict[str, list[str]] = {}
+        for position in positions:
+            head, _, inner = position.partition(NEST)
+            if head in frame.graph.by_id:
+                resume.setdefault(head, []).extend([inner] if inner else [])
+        if resume:
+            return await self._pass(frame, list(resume), resume)
         if not frame.graph.starts:
             raise NodeFault("The flow has no Start node.", code="no_start")
         return await self._pass(frame, [frame.graph.starts[0].id], {})
 
-    async def _pass(self, frame: _Frame, entries: list[str], resume: dict[str, str]) -> Ended:
+    async def _pass(self, frame: _Frame, entries: list[str], resume: dict[str, list[str]]) -> Ended:
+        """Runs what is ready: in text flows all of it at once, in a live call one node after another."""
         region = Region(frame.graph, entries)
+        running: dict[asyncio.Task[Result], Node] = {}
+        jumps: list[tuple[Node, str]] = []
         waits: str | None = None
+        stopped = False
         text = ""
-        while region.ready:
-            node = frame.graph.by_id[region.ready.popleft()]
-            result = await self._step(frame, node, resume.pop(node.id, None))
-            if result.wait:
-                waits = waits or node.id + (NEST + result.inner if result.inner else "")
-                continue
-            if result.jump is not None:
-                stop = await self._back(frame, node, result.jump)
-                if stop == "wait":
-                    waits = waits or result.jump
-                elif stop == "jump":
-                    again = below(frame.graph, [result.jump])
-                    others = [node_id for node_id in region.ready if node_id not in again]
-                    region = Region(frame.graph, [result.jump, *others])
-                continue
-            content = result.output.get("content") if isinstance(result.output, dict) else None
-            text = as_text(content) if content is not None else text
-            region.settle(node.id, result.branch)
-        return Ended(waits, text)
+        width = 1 if frame.may_wait else self._bounds.parallel
+        try:
+            while True:
+                while region.ready and not jumps and len(running) < width:
+                    node = frame.graph.by_id[region.ready.popleft()]
+                    step = self._step(frame, node, resume.pop(node.id, None))
+                    running[asyncio.create_task(step, name=f"node {node.id}")] = node
+                if not running:
+                    if not jumps:
+                        return Ended(waits, text, stopped)
+                    # What ran beside the Loop has ended: nothing below its target runs twice at once.
+                    loop, target = jumps.pop(0)
+                    way = await self._back(frame, loop, target)
+                    if way == "wait":
+                        waits = waits or target
+                    elif way == "jump":
+                        again = below(frame.graph, [target])
+                        others = [node_id for node_id in region.ready if node_id not in again]
+                        region = Region(frame.graph, [target, *others])
+                    continue
+                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in sorted(done, key=lambda task: running[task].id):
+                    node = running.pop(task)
+                    result = task.result()
+                    if result.stopped:
+                        stopped = True
+                    elif result.wait:
+                        waits = waits or node.id + (NEST + result.inner if result.inner else "")
+                    elif result.jump is not None:
+                        jumps.append((node, result.jump))
+                    else:
+                        content = result.output.get("content") if isinstance(result.output, dict) else None
+                        text = as_text(content) if content is not None else text
+                        region.settle(node.id, result.branch)
+        finally:
+            for task in running:
+                task.cancel()
+            if running:
+                await asyncio.gather(*running, return_exceptions=True)
 
     async def _back(self, frame: _Frame, loop: Node, target: str) -> str:
         """What a Loop does: `jump` at once, `wait` at its target for the caller's next words, `end` at its limit."""
@@ -173,12 +221,41 @@ class Turn:
         if taken > limit:
             fallback = loop.inputs.get("fallback") or (_GOODBYE if frame.may_wait else "")
             if fallback:
-                await self._say(loop.id, render(str(fallback), frame.scope.lookup))
+                await self._say("", loop.id, render(str(fallback), frame.scope.lookup))
             return "end"
         return "wait" if waits else "jump"
 
-    async def _step(self, frame: _Frame, node: Node, resume_at: str | None) -> Result:
+    async def _step(self, frame: _Frame, node: Node, resume_at: list[str] | None) -> Result:
+        visit = self._visits[frame.path + node.id] = self._visits[frame.path + node.id] + 1
+        key = f"{frame.path}{node.id}@{visit}"
         self.current = node
+        try:
+            result = await self._finished(key) or await self._run(frame, node, key, resume_at)
+        except Exception:
+            self.failed = self.failed or node
+            raise
+        finally:
+            if self._speaker == key:
+                self._speaker = ""
+                self._floor.release()
+        return result
+
+    async def _finished(self, key: str) -> Result | None:
+        """The result of a step that an earlier process ran; what it said is said again to who listens here."""
+        entry = self._journal.done(key)
+        if entry is None:
+            return None
+        self._steps += 1
+        event = entry.event
+        await self._emit(
+            NodeStarted(node_id=event.node_id, label=event.label, node_kind=event.node_kind, at_ms=event.at_ms)
+        )
+        for text in entry.said:
+            await self._say(key, event.node_id, text)
+        await self._emit(event)
+        return Result(event.output, event.input, entry.branch, jump=entry.jump)
+
+    async def _run(self, frame: _Frame, node: Node, key: str, resume_at: list[str] | None) -> Result:
         kind = RUNNABLE.get(node.kind)
         if kind is None:
             detail = (
@@ -190,81 +267,115 @@ class Turn:
         self._steps += 1
         if self._steps > self._bounds.steps:
             raise NodeFault(f"The turn took more than {self._bounds.steps} steps.", code="too_many_steps")
-        shown = BY_NAME[node.kind].label
-        label = node.label or shown
+        label = node.label or BY_NAME[node.kind].label
         started = time.monotonic()
         await self._emit(NodeStarted(node_id=node.id, label=label, node_kind=node.kind, at_ms=_now_ms()))
         if self.fresh and kind.listens(node):
             self._used_since_back = True
-        result = await kind.run(self._given(frame, node, resume_at))
+        result = await kind.run(self._given(frame, node, key, resume_at))
         if result.output is not None:
             self.session.outputs[frame.scope.prefix + node.id] = result.output
-        await self._emit(
-            NodeFinished(
-                node_id=node.id,
-                label=label,
-                node_kind=node.kind,
-                at_ms=_now_ms(),
-                duration_ms=(time.monotonic() - started) * 1000,
-                input=result.input,
-                output=result.output,
-                branch=None if result.branch is None else str(result.branch),
-                # A copy: the state goes on changing after this event.
-                state=copy.deepcopy(self.session.state),
-            )
+        if result.stop is not None:
+            self._stop(frame, node, label, result)
+            result = result._replace(stopped=True)
+        event = NodeFinished(
+            node_id=node.id,
+            label=label,
+            node_kind=node.kind,
+            at_ms=_now_ms(),
+            duration_ms=(time.monotonic() - started) * 1000,
+            input=result.input,
+            output=result.output,
+            branch=None if result.branch is None else str(result.branch),
+            # A copy: the state goes on changing after this event.
+            state=copy.deepcopy(self.session.state),
+            usage=result.usage or {},
         )
+        if not (result.wait or result.stopped):
+            # Nothing is awaited between the node's last change of the session and this.
+            entry = Entry(event=event, said=self._spoken.pop(key, []), branch=result.branch, jump=result.jump)
+            await self._journal.commit(key, entry, self.session)
+        await self._emit(event)
         return result
 
-    def _given(self, frame: _Frame, node: Node, resume_at: str | None) -> Step:
-        async def say(text: str) -> None:
-            await self._say(node.id, text)
+    def _stop(self, frame: _Frame, node: Node, label: str, result: Result) -> None:
+        assert result.stop is not None
+        self.stops.append(
+            Stop(
+                position=frame.scope.prefix + node.id,
+                node_id=node.id,
+                label=label,
+                question=result.stop.text,
+                feedback=result.stop.feedback,
+                at_ms=_now_ms(),
+            )
+        )
 
-        async def nested(graph: CompactGraph, question: str, variables: dict[str, Any]) -> tuple[str, str | None]:
-            return await self._nested(frame, node, graph, question, variables, resume_at)
+    def _given(self, frame: _Frame, node: Node, key: str, resume_at: list[str] | None) -> Step:
+        async def say(text: str) -> None:
+            await self._say(key, node.id, text)
+
+        async def nested(flow: Flow, question: str) -> Ended:
+            return await self._nested(frame, node, key, flow, question, resume_at or [])
 
         async def children(item: Any, index: int) -> Any:
-            return await self._children(frame, node, item, index)
+            return await self._children(frame, node, key, item, index)
+
+        async def once(name: str, work: Callable[[], Awaitable[Any]]) -> Any:
+            return await self._journal.once(f"{key}/{name}", work)
 
         return Step(
             node=node,
             graph=frame.graph,
             scope=frame.scope,
+            kit=self._kit,
             realtime=self.realtime,
             fresh=self.fresh,
             may_wait=frame.may_wait,
+            may_stop=frame.may_stop,
             greet=not self.said and all(message.role != "agent" for message in self.session.messages),
             speaks=self.realtime or (frame.ends_call and node.id not in frame.graph.ways_on),
-            resume_at=resume_at,
-            responder=self._responder,
-            sandbox=self._sandbox,
-            flows=self._flows,
+            key=f"{self._journal.run_id}/{key}",
+            past=self._past,
+            deadline=self._deadline,
+            tools=frame.tools,
+            human=self._answers.pop(frame.scope.prefix + node.id, None),
             say=say,
             nested=nested,
             children=children,
+            once=once,
         )
 
     async def _nested(
-        self,
-        frame: _Frame,
-        node: Node,
-        graph: CompactGraph,
-        question: str,
-        variables: dict[str, Any],
-        resume_at: str | None,
-    ) -> tuple[str, str | None]:
+        self, frame: _Frame, node: Node, key: str, flow: Flow, question: str, resume_at: list[str]
+    ) -> Ended:
         if frame.depth + 1 > self._bounds.nesting:
             raise NodeFault(f"Flows are nested deeper than {self._bounds.nesting}.", code="nested_too_deep")
-        prefix = frame.scope.prefix + node.id + NEST
-        scope = Scope(graph, self.session, question=question, variables=variables, prefix=prefix)
-        ends = frame.ends_call and node.id not in frame.graph.ways_on
+        outer = frame.scope
+        scope = Scope(
+            flow.graph,
+            self.session,
+            question=question,
+            variables=merge(outer.variables, flow.settings.variables),
+            runtime=outer.runtime,
+            prefix=outer.prefix + node.id + NEST,
+        )
         before = len(self.said)
-        if resume_at is None:
-            self.session.state = seed_state(graph, self.session.state)
-        ended = await self._enter(_Frame(graph, scope, frame.depth + 1, frame.may_wait, ends), resume_at)
+        if not resume_at:
+            self.session.state = seed_state(flow.graph, self.session.state)
+        inner = frame._replace(
+            graph=flow.graph,
+            scope=scope,
+            depth=frame.depth + 1,
+            ends_call=frame.ends_call and node.id not in frame.graph.ways_on,
+            path=key + NEST,
+            tools=frame.tools | {tool.name: tool for tool in flow.settings.tools},
+        )
+        ended = await self._enter(inner, resume_at)
         self.current = node
-        return "".join(self.said[before:]).strip() or ended.text, ended.wait
+        return ended._replace(text="".join(self.said[before:]).strip() or ended.text)
 
-    async def _children(self, frame: _Frame, node: Node, item: Any, index: int) -> Any:
+    async def _children(self, frame: _Frame, node: Node, key: str, item: Any, index: int) -> Any:
         inside = [child for child in frame.graph.nodes if child.parent == node.id]
         entered = {edge[2] for edge in frame.graph.edges}
         entries = [child.id for child in inside if child.id not in entered]
@@ -274,18 +385,24 @@ class Turn:
             self.session,
             question=outer.question or as_text(item),
             variables=outer.variables,
+            runtime=outer.runtime,
             prefix=outer.prefix,
             iteration=item,
         )
-        ended = await self._pass(_Frame(frame.graph, scope, frame.depth, False, False), entries, {})
+        inner = frame._replace(scope=scope, may_wait=False, may_stop=False, ends_call=False, path=f"{key}#{index}/")
+        ended = await self._pass(inner, entries, {})
         outputs = [scope.output(child.id) for child in inside if child.id not in frame.graph.ways_on]
         found = [output for output in outputs if output is not MISSING]
         self.current = node
         return found[-1] if found else ended.text
 
-    async def _say(self, node_id: str, text: str) -> None:
+    async def _say(self, key: str, node_id: str, text: str) -> None:
+        """Branches that run at once speak one after another: the first to speak has the floor until its step ends."""
         if not text:
             return
+        if key and self._speaker != key:
+            await self._floor.acquire()
+            self._speaker = key
         if self._last_speaker not in ("", node_id) and self.said and not self.said[-1][-1:].isspace():
             text = " " + text
         self._length += len(text)
@@ -294,6 +411,8 @@ class Turn:
         self._last_speaker = node_id
         self._used_since_back = True
         self.said.append(text)
+        if key:
+            self._spoken.setdefault(key, []).append(text)
         await self._emit(Token(node_id=node_id, text=text))
 
 

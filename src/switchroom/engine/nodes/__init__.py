@@ -3,6 +3,8 @@
 from switchroom.engine.nodes.base import NodeKind
 from switchroom.engine.nodes.condition import Condition
 from switchroom.engine.nodes.flow import ConditionAgent, ExecuteFlow, Iteration, Loop, Start
+from switchroom.engine.nodes.people import HumanInput, LoadRealtimeAgent
+from switchroom.engine.nodes.reach import Http, Retrieve, UseTool
 from switchroom.engine.nodes.talk import Agent, Llm
 from switchroom.engine.nodes.work import CustomFunction, DirectReply, Wait
 
@@ -20,5 +22,10 @@ _ALL: tuple[NodeKind, ...] = (
     DirectReply(),
     CustomFunction(),
     Wait(),
+    HumanInput(),
+    LoadRealtimeAgent(),
+    Http(),
+    UseTool(),
+    Retrieve(),
 )
 RUNNABLE: dict[str, NodeKind] = {kind.kind: kind for kind in _ALL}

@@ -10,12 +10,16 @@ import msgspec
 from switchroom.compact.model import CompactGraph, Node
 from switchroom.compact.sandbox import Sandbox
 from switchroom.compact.templates import render, value_of, walk
-from switchroom.engine.flows import FlowStore
-from switchroom.engine.responder import Responder, Row
+from switchroom.engine.custom_tool import CustomTool
+from switchroom.engine.events import HumanAnswer
+from switchroom.engine.flows import Flow, FlowStore
+from switchroom.engine.responder import Once, Responder, Row
+from switchroom.engine.retriever import Retriever
 from switchroom.engine.scope import Scope, set_path
 from switchroom.errors import SwitchroomError
+from switchroom.net import GuardedClient
 
-__all__ = ["NodeFault", "NodeKind", "Result", "Step", "params", "update_state"]
+__all__ = ["Ended", "Kit", "NodeFault", "NodeKind", "Question", "Result", "Step", "decoded", "params", "update_state"]
 
 P = TypeVar("P", bound=msgspec.Struct)
 
@@ -31,7 +35,7 @@ class NodeFault(SwitchroomError):
 class Result(NamedTuple):
     """What a node gave. `output` is what templates read; `branch` the output port taken (None: the only one);
     `wait` that it needs words that were not said yet; `inner` where a nested flow waits; `jump` the node to go back
-    to."""
+    to; `usage` what a model counted; `stop` what a person is asked; `stopped` that a person is asked inside of it."""
 
     output: Any = None
     input: Any = None
@@ -39,6 +43,39 @@ class Result(NamedTuple):
     wait: bool = False
     inner: str | None = None
     jump: str | None = None
+    usage: dict[str, Any] | None = None
+    stop: Question | None = None
+    stopped: bool = False
+
+
+class Question(NamedTuple):
+    """What Human Input asks; `feedback`: a sentence may be given with the answer."""
+
+    text: str
+    feedback: bool
+
+
+class Ended(NamedTuple):
+    """How a graph's pass ended: `wait` is the position at which it waits for words, `stopped` whether a person is asked
+    (then and without either it is at its end); `text` the last output."""
+
+    wait: str | None
+    text: str
+    stopped: bool = False
+
+    @property
+    def stays(self) -> bool:
+        return self.wait is not None or self.stopped
+
+
+class Kit(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine works with, the same for every run."""
+
+    flows: FlowStore
+    responder: Responder
+    sandbox: Sandbox
+    client: GuardedClient | None = None
+    retriever: Retriever | None = None
 
 
 class Step(msgspec.Struct, kw_only=True):
@@ -46,25 +83,48 @@ class Step(msgspec.Struct, kw_only=True):
 
     `fresh`: the caller's words are new, not spent by an earlier answer. `may_wait`: the flow can stop here until the
     caller speaks. `greet`: nobody has said anything yet. `speaks`: what this node says is for the caller's ear.
-    `say` sends a piece of text to the caller; `nested` runs another graph with a question and gives its outcome
-    (`text`, `inner` if it waits); `children` runs an Iteration's child nodes for one item and gives the last output.
+    `may_stop`: a person may be asked here; `human`: what the person said. `key` names this step within its run, and is
+    the same when the run goes on in another process. `past` counts the session's messages before this run; `deadline`
+    is the loop's time by which the turn ends. `say` sends a piece of text to the caller; `nested` runs another flow
+    with a question; `children` runs an Iteration's child nodes for one item and gives the last output; `once` runs a
+    side effect once.
     """
 
     node: Node
     graph: CompactGraph
     scope: Scope
+    kit: Kit
     realtime: bool
     fresh: bool
     may_wait: bool
+    may_stop: bool
     greet: bool
     speaks: bool
-    resume_at: str | None
-    responder: Responder
-    sandbox: Sandbox
-    flows: FlowStore
+    key: str
+    past: int
+    deadline: float
+    tools: dict[str, CustomTool]
+    human: HumanAnswer | None
     say: Callable[[str], Awaitable[None]]
-    nested: Callable[[CompactGraph, str, dict[str, Any]], Awaitable[tuple[str, str | None]]]
+    nested: Callable[[Flow, str], Awaitable[Ended]]
     children: Callable[[Any, int], Awaitable[Any]]
+    once: Once
+
+    @property
+    def label(self) -> str:
+        return self.node.label or self.node.id
+
+    @property
+    def responder(self) -> Responder:
+        return self.kit.responder
+
+    @property
+    def sandbox(self) -> Sandbox:
+        return self.kit.sandbox
+
+    @property
+    def flows(self) -> FlowStore:
+        return self.kit.flows
 
     def render(self, text: str) -> str:
         return render(text, self.scope.lookup)
@@ -92,6 +152,14 @@ def params(node: Node, declared: type[P]) -> P:
         return msgspec.convert(node.inputs, declared, strict=False)
     except msgspec.ValidationError as error:
         raise NodeFault(f"The inputs of `{node.label or node.id}` are not right: {error}.", code="bad_node") from error
+
+
+def decoded(text: str) -> Any:
+    """The text's JSON value; the text itself where it is no JSON."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
 
 
 def update_state(step: Step, rows: list[Row], output: Any) -> None:

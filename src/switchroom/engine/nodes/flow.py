@@ -10,8 +10,7 @@ import msgspec
 from switchroom.compact.model import Node
 from switchroom.compact.templates import as_text
 from switchroom.engine.nodes.base import NodeFault, Result, Step, params, update_state
-from switchroom.engine.responder import Choice, Row, Scenario
-from switchroom.engine.scope import merge
+from switchroom.engine.responder import Choice, Choosing, Row, Scenario
 
 __all__ = ["ConditionAgent", "ExecuteFlow", "Iteration", "Loop", "Start"]
 
@@ -41,9 +40,12 @@ class ConditionAgentParams(msgspec.Struct, frozen=True, kw_only=True):
     """`scenarios`: one output each; a scenario may list phrases that mean it."""
 
     model: str = ""
+    config: dict[str, Any] = msgspec.field(name="modelConfig", default_factory=dict)
     instructions: str = ""
     input: str = "{{question}}"
     scenarios: list[Scenario] = []
+    override: bool = False
+    system: str = ""
 
 
 class ConditionAgent:
@@ -65,10 +67,16 @@ class ConditionAgent:
             question=step.render(declared.input),
             instructions=step.render(declared.instructions),
             scenarios=declared.scenarios,
+            model=declared.model,
+            config=declared.config,
+            system=step.render(declared.system) if declared.override else "",
         )
-        index = await step.responder.choose(choice)
-        output = {"scenario": declared.scenarios[index].scenario, "responder": step.responder.name}
-        return Result(output, {"question": choice.question}, branch=index)
+        made = await step.responder.choose(choice)
+        if isinstance(made, int):
+            made = Choosing(index=made, responder=step.responder.name)
+        scenario = declared.scenarios[made.index].scenario
+        output = {"scenario": scenario, "responder": made.responder}
+        return Result(output, {"question": choice.question}, branch=made.index, usage=made.usage)
 
 
 class LoopParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,13 +126,19 @@ class ExecuteFlow:
         if flow is None:
             detail = f"`{step.node.label or step.node.id}` runs the flow `{declared.flow}`, which does not exist."
             raise NodeFault(detail, code="unknown_flow")
-        question = step.render(declared.input) if declared.input else step.scope.question
-        variables = merge(step.scope.variables, flow.settings.variables)
-        text, inner = await step.nested(flow.graph, question, variables)
-        output = {"content": text, "flowId": flow.id}
-        if inner is None:
+
+        async def render() -> Any:
+            return step.render(declared.input) if declared.input else step.scope.question
+
+        # Kept: when the run goes on elsewhere the state may be further than it was here.
+        question = await step.once("question", render)
+        ended = await step.nested(flow, question)
+        output = {"content": ended.text, "flowId": flow.id}
+        if not ended.stays:
             update_state(step, declared.update, output)
-        return Result(output, {"question": question}, wait=inner is not None, inner=inner)
+        return Result(
+            output, {"question": question}, wait=ended.wait is not None, inner=ended.wait, stopped=ended.stopped
+        )
 
 
 class IterationParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,18 +157,26 @@ class Iteration:
         return False
 
     async def run(self, step: Step) -> Result:
-        items = step.value(params(step.node, IterationParams).input)
-        if isinstance(items, str):
-            try:
-                items = msgspec.json.decode(items) if items.strip() else []
-            except msgspec.DecodeError as error:
-                raise NodeFault(
-                    f"The input of `{step.node.label or step.node.id}` is no JSON array: {error}.", code="bad_items"
-                ) from error
-        if not isinstance(items, list):
-            items = [items]
-        if len(items) > _MAX_ITEMS:
-            raise NodeFault(f"An Iteration takes at most {_MAX_ITEMS} items, not {len(items)}.", code="too_many_items")
+        async def given() -> Any:
+            return _items(step)
+
+        items = await step.once("items", given)
         outputs = [await step.children(item, index) for index, item in enumerate(items)]
         texts = [as_text(item.get("content", item) if isinstance(item, dict) else item) for item in outputs]
         return Result({"content": "\n".join(texts), "items": outputs}, {"items": items})
+
+
+def _items(step: Step) -> list[Any]:
+    items = step.value(params(step.node, IterationParams).input)
+    if isinstance(items, str):
+        try:
+            items = msgspec.json.decode(items) if items.strip() else []
+        except msgspec.DecodeError as error:
+            raise NodeFault(
+                f"The input of `{step.node.label or step.node.id}` is no JSON array: {error}.", code="bad_items"
+            ) from error
+    if not isinstance(items, list):
+        items = [items]
+    if len(items) > _MAX_ITEMS:
+        raise NodeFault(f"An Iteration takes at most {_MAX_ITEMS} items, not {len(items)}.", code="too_many_items")
+    return items

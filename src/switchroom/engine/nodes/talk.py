@@ -7,59 +7,116 @@ from typing import Any, ClassVar
 import msgspec
 
 from switchroom.compact.model import Node
+from switchroom.compact.templates import as_text
+from switchroom.engine.memory import remembered
 from switchroom.engine.nodes.base import Result, Step, params, update_state
-from switchroom.engine.responder import Answer, Ask, Intent, Prompt, Row, Understood
+from switchroom.engine.prompt import Prompt
+from switchroom.engine.responder import Answer, Ask, Intent, Row, Tool, Understood
 from switchroom.engine.scope import merge
+from switchroom.engine.tools.registry import store_tool, tools_named
 
 __all__ = ["Agent", "Llm"]
 
 _GREETING = "Hello, how can I help you?"
+_ROLES = {"userMessage": "user", "assistantMessage": "assistant"}
 
 
 class LlmParams(msgspec.Struct, frozen=True, kw_only=True):
-    """`model` names a provider; with none the embedded responder answers."""
+    """`model` is its name in the canvas, with its settings in `config`; without one the embedded responder answers.
+    `memory_type`, `window` and `token_limit` say what of the conversation it is told; `answers_as` how the nodes after
+    it see its answer."""
 
     model: str = ""
+    config: dict[str, Any] = msgspec.field(name="modelConfig", default_factory=dict)
     messages: list[Prompt] = []
     memory: bool = False
+    memory_type: str = msgspec.field(name="memoryType", default="allMessages")
+    window: int = 20
+    token_limit: int = msgspec.field(name="tokenLimit", default=2000)
     input: str = ""
+    answers_as: str = msgspec.field(name="as", default="userMessage")
     schema: list[dict[str, Any]] = []
     update: list[Row] = msgspec.field(name="updateState", default_factory=list)
 
 
-class AgentParams(LlmParams, frozen=True, kw_only=True):
-    """`greeting` opens a call; `intents` and `fallback` are what the embedded responder answers from."""
+class Used(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool of an Agent; `approve`: a person has to agree before it is called."""
 
+    tool: str = ""
+    config: dict[str, Any] = msgspec.field(name="toolConfig", default_factory=dict)
+    approve: bool = False
+
+
+class Knowledge(msgspec.Struct, frozen=True, kw_only=True):
+    store: str = ""
+    name: str = ""
+    description: str = ""
+
+
+class AgentParams(LlmParams, frozen=True, kw_only=True):
+    """`tools`, `stores` and `vectors` are what a model may call; `greeting` opens a call; `intents` and `fallback` are
+    what the embedded responder answers from."""
+
+    tools: list[Used] = []
+    stores: list[Knowledge] = []
+    vectors: list[Knowledge] = []
     greeting: str = ""
     intents: list[Intent] = []
     fallback: str = ""
 
 
-async def _answer(step: Step, declared: LlmParams, intents: list[Intent], fallback: str) -> Result:
+async def _answer(step: Step, declared: LlmParams, tools: list[Tool], intents: list[Intent], fallback: str) -> Result:
     scope = step.scope
-    question = step.render(declared.input) if declared.input else scope.question
+    session = scope.session
+    own = step.render(declared.input) if declared.input else ""
+    question = own or scope.question
+    prompts = [Prompt(role=prompt.role, content=step.render(prompt.content)) for prompt in declared.messages]
+    asks = bool(own) or not (session.runtime or any(prompt.role == "user" for prompt in prompts))
+    past: list[Prompt] = []
+    if declared.memory:
+        past = await remembered(
+            session,
+            step.past,
+            step.responder,
+            kind=declared.memory_type,
+            window=declared.window,
+            token_limit=declared.token_limit,
+            model=declared.model,
+            config=declared.config,
+        )
     ask = Ask(
         question=question,
-        prompts=[Prompt(role=prompt.role, content=step.render(prompt.content)) for prompt in declared.messages],
-        history=scope.session.messages if declared.memory else [],
+        prompts=prompts,
+        history=session.messages if declared.memory else [],
         intents=intents,
         fallback=fallback,
         schema=declared.schema,
         previous=previous if isinstance(previous := scope.output(step.node.id), dict) else {},
         lookup=scope.lookup,
+        model=declared.model,
+        config=declared.config,
+        past=past,
+        turn=list(session.runtime) if declared.memory else [],
+        puts_question=asks,
+        tools=tools,
+        once=step.once,
     )
-    output: dict[str, Any] = {"content": "", "responder": step.responder.name}
-    extra: list[Row] = []
+    answer = Answer(output={"content": "", "responder": step.responder.name})
     async for piece in step.responder.answer(ask):
         if isinstance(piece, Understood):
-            scope.session.outputs["$intent"] = piece.intent
-            scope.session.outputs["$slots"] = merge(scope.slots, piece.slots)
+            session.outputs["$intent"] = piece.intent
+            session.outputs["$slots"] = merge(scope.slots, piece.slots)
         elif isinstance(piece, Answer):
-            output, extra = piece.output, piece.update_state
+            answer = piece
         elif step.speaks:
             await step.say(piece)
-    update_state(step, [*extra, *declared.update], output)
-    return Result(output, {"question": question})
+    if asks and question:
+        session.runtime.append(Prompt(role="user", content=question))
+    content = as_text(answer.output.get("content"))
+    if content:
+        session.runtime.append(Prompt(role=_ROLES.get(declared.answers_as, "user"), content=content))
+    update_state(step, [*answer.update_state, *declared.update], answer.output)
+    return Result(answer.output, {"question": question}, usage=answer.usage)
 
 
 class Llm:
@@ -74,7 +131,7 @@ class Llm:
     async def run(self, step: Step) -> Result:
         if step.may_wait and not step.fresh and self.listens(step.node):
             return Result(wait=True)
-        return await _answer(step, params(step.node, LlmParams), [], "")
+        return await _answer(step, params(step.node, LlmParams), [], [], "")
 
 
 class Agent:
@@ -95,4 +152,10 @@ class Agent:
             if greeting:
                 await step.say(greeting)
             return Result({"content": greeting, "responder": step.responder.name} if greeting else None, wait=True)
-        return await _answer(step, declared, declared.intents, declared.fallback)
+        tools: list[Tool] = []
+        if declared.model:
+            for used in declared.tools:
+                tools += tools_named(step, used.tool, used.config, approve=used.approve)
+            for known in (*declared.stores, *declared.vectors):
+                tools.append(store_tool(step, known.store, known.name, known.description))
+        return await _answer(step, declared, tools, declared.intents, declared.fallback)

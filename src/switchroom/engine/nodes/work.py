@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, ClassVar
 
 import msgspec
@@ -62,7 +63,7 @@ class CustomFunction:
         given = {"$" + row.name.lstrip("$"): step.value(row.value) for row in declared.variables if row.name}
         known = {
             "$flow": step.scope.flow(),
-            "$vars": step.scope.variables,
+            "$vars": step.scope.known,
             "$form": step.scope.session.form,
             "$state": step.scope.session.state,
             "$question": step.scope.question,
@@ -96,5 +97,15 @@ class Wait:
         declared = params(step.node, WaitParams)
         if declared.unit not in _UNITS_S or declared.amount < 0:
             raise NodeFault(f"`{step.node.label or step.node.id}` has no such time to wait.", code="bad_node")
-        await asyncio.sleep(declared.amount * _UNITS_S[declared.unit])
-        return Result({"waited_s": declared.amount * _UNITS_S[declared.unit]})
+        wait_s = declared.amount * _UNITS_S[declared.unit]
+        left_s = step.deadline - asyncio.get_running_loop().time()
+        if wait_s > left_s:
+            detail = f"`{step.label}` waits {wait_s:g} s, but the turn ends in {left_s:.0f} s."
+            raise NodeFault(detail, code="wait_too_long")
+
+        async def until() -> float:
+            return time.time() + wait_s
+
+        # Kept: a run that goes on elsewhere waits only for what is left.
+        await asyncio.sleep(max(0.0, await step.once("until", until) - time.time()))
+        return Result({"waited_s": wait_s})

@@ -1,0 +1,49 @@
+"""What a run has done so far, so that it can go on in another process.
+
+A run is walked again from its beginning: a step that is in the journal gives its result without being run, and the
+session stands as the last step left it. So all that a run did is done once, but for the step that was under way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from switchroom.engine.events import NodeFinished
+from switchroom.engine.session import Session
+
+__all__ = ["Entry", "Journal"]
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """A finished step: its event, what it said, and where the walk goes on (`branch`, `jump`, as in `Result`)."""
+
+    event: NodeFinished
+    said: list[str] = []
+    branch: int | None = None
+    jump: str | None = None
+
+
+class Journal:
+    """Keeps nothing; `Kept` (runs.py) keeps it in the store. `run_id` names the run in idempotency keys."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.resumed = False
+        """The session is that of a run under way: the turn has begun already."""
+
+    async def begin(self, session: Session) -> None:
+        """The turn is prepared, no node has run."""
+
+    def done(self, key: str) -> Entry | None:
+        """The step's entry, if it finished in an earlier process."""
+        return None
+
+    async def commit(self, key: str, entry: Entry, session: Session) -> None:
+        """The step is finished: its entry and the session as it is now, in one write. Raises RunLost."""
+
+    async def once(self, key: str, work: Callable[[], Awaitable[Any]]) -> Any:
+        """A side effect's JSON value, from the journal if it was had before. Raises RunLost."""
+        return await work()

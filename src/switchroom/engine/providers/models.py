@@ -1,0 +1,286 @@
+"""The responder that asks models: each node's model by its name in the canvas, the embedded responder where a node
+names none or no provider is set at all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from switchroom.engine.embedded import Embedded
+from switchroom.engine.providers.provider import Failed, Provider, Request, Round
+from switchroom.engine.providers.schema import BadAnswer, json_schema_of, read_structured
+from switchroom.engine.providers.settings import FAMILIES, ProviderSettings, check_providers
+from switchroom.engine.responder import Answer, Ask, Choice, Choosing, Prompt, Tool, Understood
+from switchroom.errors import SwitchroomError
+
+__all__ = ["ModelFault", "Models"]
+
+log = logging.getLogger(__name__)
+
+_WHOLE_TRIES = 2
+"""How often a structured answer is asked for when it does not fit its schema."""
+_MAX_CALLS = 32
+"""Tool calls of one round."""
+_ROLES = {"system": "system", "developer": "developer", "assistant": "assistant"}
+_CHOOSER = (
+    "You route a conversation. Read the instructions and the input, and choose the one scenario that fits best. Answer "
+    "with the scenario's text, exactly as it is given."
+)
+_SUMMARISER = (
+    "Summarise the conversation below for somebody who goes on with it. Keep names, numbers, decisions and open "
+    "questions. Add nothing."
+)
+
+
+class ModelFault(SwitchroomError):
+    """No model answered."""
+
+    code = "model_failed"
+    status = 502
+    title = "Model failed"
+
+
+class Models:
+    """See the module. `close()` ends its connections."""
+
+    name = "models"
+
+    def __init__(self, providers: Mapping[str, ProviderSettings], *, embedded: Embedded | None = None) -> None:
+        check_providers(dict(providers))
+        self._providers = {name: Provider(name, settings) for name, settings in providers.items()}
+        self._serves = {
+            model: name for name, settings in providers.items() for model in settings.serves or FAMILIES.get(name, ())
+        }
+        self._embedded = embedded or Embedded()
+
+    async def close(self) -> None:
+        for provider in self._providers.values():
+            await provider.close()
+
+    def _line(self, model: str) -> list[Provider]:
+        """The provider of a canvas's model, then its fallbacks; nothing where the embedded responder answers."""
+        if not model or not self._providers:
+            return []
+        name = self._serves.get(model) or self._serves.get("*")
+        if name is None:
+            raise ModelFault(
+                f"No provider serves the model `{model}`: set one in SWITCHROOM_PROVIDERS, or let one serve `*`.",
+                code="model_not_configured",
+            )
+        first = self._providers[name]
+        return [first, *(self._providers[other] for other in first.settings.fallback)]
+
+    async def answer(self, ask: Ask) -> AsyncIterator[Understood | str | Answer]:
+        line = self._line(ask.model)
+        if not line:
+            async for given in self._embedded.answer(ask):
+                yield given
+            return
+        messages = _messages(ask)
+        used: list[dict[str, Any]] = []
+        usage: dict[str, Any] = {}
+        structured = json_schema_of(ask.schema) if ask.schema else None
+        rounds = line[0].settings.max_tool_rounds
+        tools = {tool.name: tool for tool in ask.tools}
+        done = Round()
+        for number in range(rounds + 1):
+            request = Request(
+                model=str(ask.config.get("modelName") or ""),
+                config=ask.config,
+                messages=messages,
+                # In the last round the model has to answer with what it knows.
+                tools=list(ask.tools) if number < rounds else [],
+                schema=structured,
+            )
+            async for piece in self._round(line, request, ask, number):
+                if isinstance(piece, Round):
+                    done = piece
+                else:
+                    yield piece
+            _count(usage, done)
+            if not done.calls:
+                break
+            messages = [*messages, done.as_message()]
+            results = await asyncio.gather(
+                *(
+                    ask.once(place := f"tool{number}.{index}", _calling(tools.get(call.name), call.arguments, place))
+                    for index, call in enumerate(done.calls[:_MAX_CALLS])
+                )
+            )
+            for call, result in zip(done.calls, results, strict=False):
+                used.append({"tool": call.name, "toolInput": _decoded(call.arguments), "toolOutput": result})
+                messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
+            for call in done.calls[_MAX_CALLS:]:
+                messages.append(
+                    {"role": "tool", "tool_call_id": call.id, "content": "Not run: too many calls at once."}
+                )
+        output: dict[str, Any] = {"content": done.text, "responder": done.provider, "model": done.model}
+        if ask.schema:
+            output |= read_structured(done.text, ask.schema)
+        if used:
+            output["usedTools"] = used
+        yield Answer(output=output, usage=usage)
+
+    async def _round(self, line: list[Provider], request: Request, ask: Ask, number: int) -> AsyncIterator[str | Round]:
+        """One exchange, streamed where nothing has to be checked first; from the run's memory if it was had before."""
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        streamed = False
+
+        async def say(text: str) -> None:
+            nonlocal streamed
+            streamed = True
+            pieces.put_nowait(text)  # bounded by the length of an answer
+
+        async def exchange() -> Any:
+            if ask.schema:
+                return msgspec.to_builtins(await self._checked(line, request, ask.schema))
+            return msgspec.to_builtins(await self._first(line, request, say))
+
+        async def work() -> Round:
+            try:
+                return msgspec.convert(await ask.once(f"round{number}", exchange), Round)
+            finally:
+                pieces.put_nowait(None)
+
+        task = asyncio.create_task(work())
+        try:
+            while (text := await pieces.get()) is not None:
+                yield text
+            done = await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        if not streamed and done.text:
+            yield done.text
+        yield done
+
+    async def _first(self, line: list[Provider], request: Request, say: Callable[[str], Awaitable[None]]) -> Round:
+        """From the first provider of the line that answers. Once a piece of text is out, there is no other."""
+        failures: list[str] = []
+        begun = False
+
+        async def hear(text: str) -> None:
+            nonlocal begun
+            begun = True
+            await say(text)
+
+        for provider in line:
+            try:
+                return await provider.exchange(request, hear)
+            except Failed as failed:
+                failures.append(f"{provider.name}: {failed}")
+                log.warning("model failed", extra={"provider": provider.name, "detail": str(failed)})
+                if begun:
+                    break
+        raise ModelFault(f"No model answered ({'; '.join(failures)}).")
+
+    async def _checked(self, line: list[Provider], request: Request, rows: list[dict[str, Any]]) -> Round:
+        wrong = ""
+        for _ in range(_WHOLE_TRIES):
+            done = await self._whole(line, request)
+            if done.calls:
+                return done
+            try:
+                read_structured(done.text, rows)
+            except BadAnswer as error:
+                wrong = str(error)
+                continue
+            return done
+        raise ModelFault(f"The model's structured answer is wrong: {wrong}.", code="model_bad_answer")
+
+    async def _whole(self, line: list[Provider], request: Request) -> Round:
+        async def keep(text: str) -> None:
+            """Nobody hears it before it is checked."""
+
+        return await self._first(line, request, keep)
+
+    async def choose(self, choice: Choice) -> int | Choosing:
+        line = self._line(choice.model)
+        if not line:
+            return Choosing(index=await self._embedded.choose(choice), responder=self._embedded.name)
+        names = [item.scenario for item in choice.scenarios]
+        rows = [{"key": "output", "type": "enum", "enum": "", "description": "The scenario that fits."}]
+        schema = json_schema_of(rows)
+        schema["properties"]["output"]["enum"] = list(dict.fromkeys(names))
+        asked = {"instructions": choice.instructions, "input": choice.question, "scenarios": names}
+        request = Request(
+            model=str(choice.config.get("modelName") or ""),
+            config=choice.config,
+            messages=[
+                {"role": "system", "content": choice.system or _CHOOSER},
+                {"role": "user", "content": msgspec.json.encode(asked).decode()},
+            ],
+            tools=[],
+            schema=schema,
+        )
+        done = await self._checked(line, request, rows)
+        said = read_structured(done.text, rows)["output"].strip().casefold()
+        index = next((at for at, name in enumerate(names) if name.strip().casefold() == said), len(names) - 1)
+        usage: dict[str, Any] = {}
+        _count(usage, done)
+        return Choosing(index=index, responder=done.provider, usage=usage)
+
+    async def summarise(self, model: str, config: dict[str, Any], before: str, messages: list[Prompt]) -> str:
+        """The conversation so far in a few sentences: `before` with the messages. Nothing where no model answers."""
+        line = self._line(model)
+        if not line:
+            return before
+        told = "\n".join(f"{message.role}: {message.content}" for message in messages)
+        text = f"Summary so far:\n{before}\n\nThen:\n{told}" if before else told
+        request = Request(
+            model=str(config.get("modelName") or ""),
+            config={},
+            messages=[{"role": "system", "content": _SUMMARISER}, {"role": "user", "content": text}],
+            tools=[],
+            schema=None,
+        )
+        return (await self._whole(line, request)).text
+
+
+def _calling(tool: Tool | None, arguments: str, place: str) -> Callable[[], Awaitable[str]]:
+    async def call() -> str:
+        if tool is None:
+            return "There is no such tool."
+        given = _decoded(arguments)
+        if not isinstance(given, dict):
+            return "The arguments are no JSON object."
+        try:
+            return await tool.call(given, place)
+        except SwitchroomError as error:
+            # The model may mend its call or do without; the run's trace keeps what happened.
+            return f"The tool failed: {error.detail}"
+
+    return call
+
+
+def _decoded(arguments: str) -> Any:
+    try:
+        return msgspec.json.decode(arguments or "{}")
+    except msgspec.DecodeError:
+        return arguments
+
+
+def _count(usage: dict[str, Any], done: Round) -> None:
+    usage["model"] = done.model
+    for name, count in (("inputTokens", done.input_tokens), ("outputTokens", done.output_tokens)):
+        usage[name] = usage.get(name, 0) + count
+    usage["totalTokens"] = usage["inputTokens"] + usage["outputTokens"]
+
+
+def _messages(ask: Ask) -> list[dict[str, Any]]:
+    """Standing instructions, the turns before, the node's own other messages, this turn's, the question."""
+    standing = [prompt for prompt in ask.prompts if prompt.role in ("system", "developer")]
+    others = [prompt for prompt in ask.prompts if prompt.role not in ("system", "developer")]
+    told = [*standing, *ask.past, *others, *ask.turn]
+    messages = [
+        {"role": _ROLES.get(prompt.role, "user"), "content": prompt.content} for prompt in told if prompt.content
+    ]
+    if ask.puts_question and ask.question:
+        messages.append({"role": "user", "content": ask.question})
+    if all(message["role"] in ("system", "developer") for message in messages):
+        messages.append({"role": "user", "content": ask.question or "Go on."})
+    return messages

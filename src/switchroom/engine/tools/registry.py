@@ -1,0 +1,113 @@
+"""A canvas's tool by its name: the flow's own first, then the built-in ones; any other is refused by name."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from switchroom.engine.custom_tool import CustomTool
+from switchroom.engine.nodes.base import NodeFault, Step
+from switchroom.engine.responder import Tool
+from switchroom.engine.tools.builtin import BUILTIN
+from switchroom.engine.tools.requests import METHODS, request_tool
+from switchroom.errors import NotFound
+
+__all__ = ["call_tool", "search", "store_tool", "tools_named"]
+
+_PASSAGES = 4
+_MAX_RESULT = 20_000
+
+
+def tools_named(step: Step, name: str, config: dict[str, Any], *, approve: bool = False) -> list[Tool]:
+    """Raises NodeFault for a tool that is not there."""
+    if approve:
+        raise NodeFault(
+            f"`{step.label}` wants a person's consent before `{name}`: put a Human Input node and a Tool node there "
+            "instead.",
+            code="tool_needs_person",
+        )
+    chosen = str(config.get("selectedTool") or config.get("customToolName") or name)
+    own = step.tools.get(name) or step.tools.get(chosen)
+    if own is not None:
+        return [_custom(step, own)]
+    if name in METHODS:
+        return [request_tool(step, name, config)]
+    if name in BUILTIN:
+        return [BUILTIN[name](step, config)]
+    known = ", ".join(sorted({*BUILTIN, *METHODS, *step.tools}))
+    raise NodeFault(
+        f"`{step.label}` uses the tool `{name}`, which this server does not have. It has: {known}. Define a tool of "
+        "that name in the flow's settings (`tools`), or remove it.",
+        code="unknown_tool",
+    )
+
+
+async def call_tool(step: Step, name: str, config: dict[str, Any], given: dict[str, Any]) -> str:
+    """For a Tool node, with arguments from templates."""
+    return await tools_named(step, name, config)[0].call(given, "tool")
+
+
+def _custom(step: Step, own: CustomTool) -> Tool:
+    schema = own.schema or {"type": "object", "properties": {}}
+
+    async def call(given: dict[str, Any], place: str) -> str:
+        properties = schema.get("properties")
+        names = [*(properties if isinstance(properties, dict) else ()), *given]
+        bound = {"$" + key: given.get(key) for key in names}
+        known = {"$flow": step.scope.flow(), "$vars": step.scope.known, "$args": given}
+        value = await step.sandbox.call(own.code, bound | known)
+        return _short(value if isinstance(value, str) else _json(value))
+
+    return Tool(name=function_name(own.name), description=own.description or own.name, schema=schema, call=call)
+
+
+def store_tool(step: Step, store: str, name: str, description: str) -> Tool:
+    shown = name or store.rpartition(":")[2] or store
+
+    async def call(given: dict[str, Any], place: str) -> str:
+        return _short(await search(step, store, str(given.get("query", ""))))
+
+    schema = {
+        "type": "object",
+        "properties": {"query": {"type": "string", "description": "What to look for"}},
+        "required": ["query"],
+        "additionalProperties": False,
+    }
+    if step.kit.retriever is None:
+        raise _no_store(step, store)
+    return Tool(
+        name=function_name(f"search_{shown}"),
+        description=description or f"Searches the knowledge store {shown}.",
+        schema=schema,
+        call=call,
+    )
+
+
+async def search(step: Step, store: str, query: str, *, sources: bool = False) -> str:
+    """The best passages as text. Raises NodeFault for a store that is not there."""
+    if step.kit.retriever is None:
+        raise _no_store(step, store)
+    try:
+        found = await step.kit.retriever.search(store, query, limit=_PASSAGES)
+    except NotFound as error:
+        raise _no_store(step, store) from error
+    return "\n\n".join(f"{one.text}\n(source: {one.source})" if sources and one.source else one.text for one in found)
+
+
+def _no_store(step: Step, store: str) -> NodeFault:
+    return NodeFault(f"`{step.label}` searches the knowledge store `{store}`, which is not here.", code="unknown_store")
+
+
+def function_name(text: str) -> str:
+    """As the wire allows: letters, digits, `_` and `-`, 64 at most."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_")[:64] or "tool"
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MAX_RESULT else text[:_MAX_RESULT] + " …"
