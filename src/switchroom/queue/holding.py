@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -19,6 +20,8 @@ from switchroom.queue.model import EndReason, Held, State
 from switchroom.queue.rules import LEASE_MS, OFFER_MS, WRAPUP_MS
 from switchroom.queue.waiting import Wakes
 from switchroom.store import Script, Store
+
+log = logging.getLogger(__name__)
 
 REGISTER_S = 10.0
 """How long a waiting holder stands in the store before it has to say again that it waits."""
@@ -111,7 +114,10 @@ class Holding:
         finally:
             self._wakes.forget(owner, weights, event)
             for flow_id in registered:
-                await self._run(scripts.UNWAIT, flow_id, owner, terms[4], self._wakes.inbox)
+                try:
+                    await self._run(scripts.UNWAIT, flow_id, owner, terms[4], self._wakes.inbox)
+                except SwitchroomError as error:  # what was claimed is not lost for it; the registration runs out
+                    log.warning("a waiting holder could not be signed off", extra={"detail": error.detail})
 
     async def turn_over(
         self,
