@@ -2,7 +2,7 @@
 
 from switchroom.webhooks.deliveries import Deliveries, message_id
 from switchroom.webhooks.endpoints import Endpoints
-from switchroom.webhooks.model import CALLBACK, TYPES, Attempt, Delivery, Endpoint, Message, Outcome
+from switchroom.webhooks.model import CALLBACK, TYPES, Attempt, Delivery, Endpoint, Message, MessageType, Outcome
 from switchroom.webhooks.sender import Sender, SenderSettings
 from switchroom.webhooks.webhooks import Webhooks
 
@@ -15,6 +15,7 @@ __all__ = [
     "Endpoint",
     "Endpoints",
     "Message",
+    "MessageType",
     "Outcome",
     "Sender",
     "SenderSettings",

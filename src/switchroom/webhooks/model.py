@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import msgspec
 
-TYPES = ("call.scheduled", "call.pending", "call.offered", "call.live", "call.wrapup", "call.ended")
+MessageType = Literal["call.scheduled", "call.pending", "call.offered", "call.live", "call.wrapup", "call.ended"]
+TYPES: tuple[str, ...] = get_args(MessageType)
 """What a message can tell: the state that a call came to."""
 
 CALLBACK = "callback"
