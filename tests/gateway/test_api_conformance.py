@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "serve"))
 from running import ROOT, Server, environment, http, serving
 
 from switchroom.queue import EndReason, NewCall, Queue, Rules
+from switchroom.realtime.handover import UNITY_OWNER
 from switchroom.store import Store
 
 CHECKS = (
@@ -31,7 +32,7 @@ def test_the_queue_answers_as_its_document_says(tmp_path: Path) -> None:
     config = tmp_path / "schemathesis.toml"
     config.write_text('[parameters]\n"path.flowId" = "line"\n')
     with serving(tmp_path / "data", SWITCHROOM_MEDIA_PROCESSES="0") as server:
-        tasks = _calls_in_every_state(server, f"unix://{tmp_path}/data/store/valkey.sock")
+        calls = _calls_in_every_state(server, f"unix://{tmp_path}/data/store/valkey.sock")
         done = subprocess.run(
             [
                 str(Path(sys.executable).parent / "schemathesis"), "--config-file", str(config),
@@ -40,7 +41,7 @@ def test_the_queue_answers_as_its_document_says(tmp_path: Path) -> None:
                 "--checks", CHECKS, "--max-examples", str(EXAMPLES), "--seed", "1", "--continue-on-failure",
                 "--request-timeout", "10", "--no-color",
             ],
-            env=environment(SCHEMATHESIS_HOOKS=str(Path(__file__).parent / "api_hooks.py"), FUZZ_TASKS=" ".join(tasks)),
+            env=environment(SCHEMATHESIS_HOOKS=str(Path(__file__).parent / "api_hooks.py"), FUZZ_CALLS=" ".join(calls)),
             capture_output=True, text=True, cwd=tmp_path,
         )  # fmt: skip
         print(done.stdout[-2_000:])
@@ -62,17 +63,22 @@ def _calls_in_every_state(server: Server, store_url: str) -> list[str]:
         rules = Rules(lines=100)
         await queue.configure("line", rules)
         tasks = []
-        for number in range(12):
-            later = 4_000_000_000_000 if number > 9 else None
-            call = NewCall(form={"ID": f"+{number}"}, not_before_ms=later)
+        for number in range(14):
+            later = 4_000_000_000_000 if number > 11 else None
+            attempts = 1 if number == 0 else None
+            call = NewCall(form={"ID": f"+{number}"}, not_before_ms=later, max_attempts=attempts)
             tasks.append((await queue.enqueue("line", call, rules)).task_id)
-        held = await queue.claim("line", "holder", limit=6, lease_ms=600_000)
-        for one in held[:4]:
+        await queue.claim("line", "lost", limit=1, lease_ms=1)
+        await asyncio.sleep(0.05)
+        await queue.tick("line")  # after its only attempt: a dead letter
+        held = await queue.claim("line", UNITY_OWNER, limit=8, lease_ms=600_000, offer_ms=600_000)
+        for one in held[:5]:
             await queue.answer(one)
         for one in held[:2]:
             await queue.hang_up(one, EndReason.COMPLETED)
         await queue.finish(held[0], EndReason.COMPLETED)
+        tokens = {one.task_id: one.token for one in held}
         await store.close()
-        return tasks
+        return [f"{task}:{tokens[task]}" if task in tokens else task for task in tasks]
 
     return asyncio.run(fill())

@@ -7,10 +7,11 @@ import ipaddress
 import time
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import Meta
 
 from switchroom.errors import BadInput, Fault
 from switchroom.net import Guard
@@ -27,21 +28,25 @@ MAX_KEY = 255
 _canonical = msgspec.json.Encoder(order="deterministic")
 
 
+_ID_SCHEMA = {"anyOf": [{"type": "string", "pattern": r"\S", "maxLength": MAX_ID}, {"type": "integer"}]}
+_Skill = Annotated[str, Meta(min_length=1, max_length=MAX_SKILL, pattern=r"^[^@\s]")]
+
+
 class EnqueueBody(msgspec.Struct, rename="camel", omit_defaults=True):
     """For the API document; `parse` below reads it with an answer for each field.
 
     `form` holds `ID` (any case; a string or a number). Times are RFC 3339 with an offset.
     """
 
-    form: dict[str, Any]
+    form: Annotated[dict[str, Any], Meta(extra_json_schema={"required": ["ID"], "properties": {"ID": _ID_SCHEMA}})]
     state: dict[str, Any] | None = None
-    cc_base_url: str | None = None
-    priority: int = 0
-    not_before: str | None = None
-    expires_at: str | None = None
-    max_attempts: int | None = None
-    skills: list[str] | None = None
-    callback_url: str | None = None
+    cc_base_url: Annotated[str, Meta(max_length=MAX_URL, extra_json_schema={"format": "uri"})] | None = None
+    priority: Annotated[int, Meta(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] = 0
+    not_before: Annotated[str, Meta(extra_json_schema={"format": "date-time"})] | None = None
+    expires_at: Annotated[str, Meta(extra_json_schema={"format": "date-time"})] | None = None
+    max_attempts: Annotated[int, Meta(ge=1, le=MAX_ATTEMPTS)] | None = None
+    skills: Annotated[list[_Skill], Meta(max_length=MAX_SKILLS)] | None = None
+    callback_url: Annotated[str, Meta(max_length=MAX_URL, extra_json_schema={"format": "uri"})] | None = None
 
 
 def parse(body: object, idempotency_key: str | None, guard: Guard) -> NewCall:
