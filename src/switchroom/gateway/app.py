@@ -19,6 +19,7 @@ from switchroom.gateway import (
     compact,
     executions,
     holding,
+    kiosk,
     openapi,
     prediction,
     queue,
@@ -45,9 +46,10 @@ def build_gateway(parts: Services) -> web.Application:
     app = web.Application(middlewares=[_access], client_max_size=parts.max_canvas_bytes)
     install_problems(app)
     install_lingering(app)
+    kiosk.install_kiosks(app)
     app.on_response_prepare.append(_challenge)
     app[SERVICES] = parts
-    voice = (queue, queue_events, holding, queue_figures, bulk, calls, webhooks)
+    voice = (queue, queue_events, holding, kiosk, queue_figures, bulk, calls, webhooks)
     for dialect in (*voice, compact, chatflows, prediction, executions, apikeys, openapi):
         app.router.add_routes(dialect.routes())
     app.router.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])

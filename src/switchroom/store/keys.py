@@ -71,6 +71,11 @@ def hooked_news() -> str:
     return "sr:webhooks:news"
 
 
+def kiosk_call(flow_id: str, task_id: str) -> str:
+    """String with a life of its own: the conversation of a call at a kiosk, for whoever goes on with it."""
+    return f"sr:{{{flow_id}}}:kiosk:{task_id}"
+
+
 def unity_flows() -> str:
     """Set: the flows that ever had a call with a `ccBaseUrl`."""
     return "sr:unity:flows"

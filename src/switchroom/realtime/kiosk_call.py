@@ -1,0 +1,259 @@
+"""One call at a kiosk: its conversation, turn by turn, and its record. The kiosk hears and speaks; the flow is ours."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from switchroom.engine import Engine, Flow, Message, Session
+from switchroom.engine.events import Event, NodeFinished, TurnEnded, TurnFailed, TurnInput
+from switchroom.queue import Call, Feed, Held, Queue, State
+from switchroom.realtime.handover import context_id, handed_state
+from switchroom.records import Executions
+from switchroom.records.model import Execution, ExecutionState, Utterance
+from switchroom.store import Store, keys
+
+log = logging.getLogger(__name__)
+
+MAX_NODES = 2_000
+"""Nodes kept in one record."""
+MAX_LINES = 5_000
+"""Utterances kept in one record."""
+_KEPT_S = 24 * 3600
+
+
+class KioskTools(msgspec.Struct, frozen=True, kw_only=True):
+    """What kiosks need of their process."""
+
+    store: Store
+    queue: Queue
+    feed: Feed
+    engine: Engine
+    executions: Executions
+    lease_ms: int
+    offer_ms: int
+
+
+class Offered(msgspec.Struct, frozen=True, kw_only=True):
+    """A call is offered; `state` is what the flow gets on dispatch."""
+
+    held: Held
+    state: dict[str, Any]
+    session_id: str
+
+
+class Changed(msgspec.Struct, frozen=True, kw_only=True):
+    """A call of this kiosk came to a state."""
+
+    task_id: str
+    state: State
+    reason: str = ""
+    detail: str = ""
+
+
+class Lost(msgspec.Struct, frozen=True, kw_only=True):
+    """A call is not this kiosk's any more; `state` is where it is now ("" for gone)."""
+
+    task_id: str
+    state: str = ""
+    reason: str = ""
+
+
+class Piece(msgspec.Struct, frozen=True, kw_only=True):
+    """An event of a turn, in order. None: the turn was interrupted, and nothing more comes of it."""
+
+    task_id: str
+    turn: int
+    event: Event | None
+    active_agent_id: str | None = None
+
+
+Told = Offered | Changed | Lost | Piece
+Tell = Callable[[Told], Awaitable[None]]
+
+
+class _Memory(msgspec.Struct, kw_only=True):
+    """What another process needs to go on with the call."""
+
+    session: Session
+    execution_id: str
+    turn: int
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_Memory).decode
+
+
+class KioskCall:
+    """A call that is offered to a kiosk, or live there."""
+
+    def __init__(self, tools: KioskTools, flow: Flow, held: Held, tell: Tell) -> None:
+        call = held.call
+        self._tools = tools
+        self._flow = flow
+        self._tell = tell
+        self.held = held
+        self.live = call.state is State.LIVE
+        self._began_ms = call.live_at_ms or _now_ms()
+        self._turn = 0
+        self._mark = 0
+        self._words = ""
+        self._running: asyncio.Task[None] | None = None
+        self._session = Session(
+            session_id=context_id(call),
+            realtime=True,
+            form=dict(call.form),
+            state=handed_state(call, flow.graph),
+        )
+        self._record = _record(flow, call, held, self._session.session_id)
+
+    @property
+    def task_id(self) -> str:
+        return self.held.task_id
+
+    def offer(self) -> Offered:
+        return Offered(held=self.held, state=self._session.state, session_id=self._session.session_id)
+
+    async def begin(self) -> None:
+        """The call is live: the flow speaks first, or answers the form's question."""
+        self.live = True
+        self._began_ms = _now_ms()
+        await self._tools.executions.begin(self._record)
+        self._start(TurnInput(kind="start"))
+
+    async def resume(self) -> None:
+        """Goes on with what an earlier connection left."""
+        stored = await self._tools.store.call("GET", self._key)
+        if stored is None:  # cut off before its first turn was kept
+            if not await self._tools.executions.attempt_ids(self._flow.id, self.task_id):
+                await self._tools.executions.begin(self._record)
+            return
+        memory = _decode(stored)
+        if memory.session.session_id != self._session.session_id:
+            return  # of an earlier attempt: this one begins anew
+        self._session, self._turn = memory.session, memory.turn
+        record = await self._tools.executions.get(memory.execution_id)
+        if record is not None:
+            self._record = record
+
+    async def ask(self, text: str, heard: str | None) -> None:
+        """The caller said something. A turn that is still running is interrupted: `heard` is what the caller heard of
+        its answer, which is what stays of it."""
+        if self._running is not None and not self._running.done():
+            turn = self._turn
+            await self.stop_turn()
+            if heard:
+                self._session.messages.append(Message(role="agent", text=heard, at_ms=_now_ms()))
+                self._line("agent", heard, interrupted=True)
+            await self._tell(Piece(task_id=self.task_id, turn=turn, event=None))
+        self._start(TurnInput(text=text))
+
+    async def stop_turn(self) -> None:
+        """What the caller said stays in the conversation, also where the turn was stopped before it began."""
+        running, self._running = self._running, None
+        if running is None:
+            return
+        stopped = not running.done()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        said = self._session.messages[self._mark :]
+        if stopped and self._words and not any(message.role == "caller" for message in said):
+            self._session.messages.append(Message(role="caller", text=self._words, at_ms=_now_ms()))
+
+    async def close(self, state: ExecutionState, reason: str, detail: str = "") -> None:
+        """Closes the record."""
+        await self.stop_turn()
+        self._record.end_reason = reason
+        self._record.detail = detail
+        self._record.final_state = self._session.state
+        await self._tools.executions.finish(self._record, state)
+        await self._tools.store.call("DEL", self._key)
+
+    @property
+    def _key(self) -> str:
+        return keys.kiosk_call(self._flow.id, self.task_id)
+
+    def _start(self, given: TurnInput) -> None:
+        self._turn += 1
+        self._mark = len(self._session.messages)
+        self._words = given.text or (_question(self._session.form) if given.kind == "start" else "")
+        if self._words:
+            self._line("caller", self._words)
+        self._running = asyncio.create_task(self._run(given, self._turn), name=f"kiosk-turn-{self.task_id}")
+
+    async def _run(self, given: TurnInput, turn: int) -> None:
+        flow = self._flow
+        try:
+            events = self._tools.engine.run(flow.graph, self._session, given, variables=flow.settings.variables)
+            async with contextlib.aclosing(events):
+                async for event in events:
+                    if isinstance(event, NodeFinished):
+                        self._node(event)
+                    elif isinstance(event, TurnEnded | TurnFailed):
+                        if isinstance(event, TurnEnded) and event.text:
+                            self._line("agent", event.text)
+                        # Kept before it is told: who was told of the end and loses the connection finds it so.
+                        await asyncio.shield(self._keep())
+                    agent = self._session.state.get("active_agent_id")
+                    await self._tell(
+                        Piece(
+                            task_id=self.task_id, turn=turn, event=event, active_agent_id=str(agent) if agent else None
+                        )
+                    )
+        except asyncio.CancelledError:
+            raise
+        except (ConnectionError, TimeoutError):
+            log.info("a kiosk was gone before its turn was over", extra={"task_id": self.task_id})
+        except Exception:
+            log.exception("a turn at a kiosk broke", extra={"task_id": self.task_id})
+
+    async def _keep(self) -> None:
+        self._record.final_state = self._session.state
+        memory = _Memory(session=self._session, execution_id=self._record.id, turn=self._turn)
+        await self._tools.store.call("SET", self._key, _encode(memory), "EX", _KEPT_S)
+        await self._tools.executions.save(self._record)
+
+    def _node(self, event: NodeFinished) -> None:
+        if len(self._record.nodes) < MAX_NODES:
+            self._record.nodes.append(msgspec.to_builtins(event))
+        if event.node_kind == "agent":
+            self._session.state["active_agent_id"] = event.node_id
+
+    def _line(self, role: Any, text: str, *, interrupted: bool = False) -> None:
+        at_ms = max(0, _now_ms() - self._began_ms)
+        if len(self._record.transcript) < MAX_LINES:
+            self._record.transcript.append(
+                Utterance(role=role, text=text, start_ms=at_ms, end_ms=at_ms, interrupted=interrupted)
+            )
+
+
+def _record(flow: Flow, call: Call, held: Held, session_id: str) -> Execution:
+    return Execution(
+        id=str(uuid.uuid4()),
+        flow_id=flow.id,
+        session_id=session_id,
+        kind="realtime",
+        graph_hash=flow.hash,
+        task_id=call.task_id,
+        attempt=held.attempt,
+        caller_id=call.caller_id,
+        form=call.form,
+        memory=call.memory,
+    )
+
+
+def _question(form: dict[str, Any]) -> str:
+    """The caller's first words, as the engine takes them."""
+    value = next((value for name, value in form.items() if name.casefold() == "question"), "")
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
