@@ -100,18 +100,20 @@ def decode_history(fields: dict[bytes, bytes]) -> list[Change]:
 
 
 def decode_event(flow_id: str, event_id: bytes, flat: list[bytes]) -> QueueEvent:
+    """An entry of the event stream or the outbox. What is empty is left out there; its time is that of its ID."""
     fields = {name: value.decode() for name, value in pairs(flat).items()}
+    previous, reason = fields.get(b"p"), fields.get(b"r")
     return QueueEvent(
         id=event_id.decode(),
         flow_id=flow_id,
         task_id=fields[b"t"],
         caller_id=fields[b"c"],
-        at_ms=int(fields[b"a"]),
+        at_ms=int(event_id.partition(b"-")[0]),
         state=State(fields[b"s"]),
-        previous=State(fields[b"p"]) if fields[b"p"] else None,
+        previous=State(previous) if previous else None,
         attempt=int(fields[b"n"]),
-        owner=fields[b"o"],
+        owner=fields.get(b"o", ""),
         cause=fields[b"e"],
-        end_reason=EndReason(fields[b"r"]) if fields[b"r"] else None,
-        detail=fields[b"d"],
+        end_reason=EndReason(reason) if reason else None,
+        detail=fields.get(b"d", ""),
     )

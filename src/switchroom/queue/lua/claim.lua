@@ -9,7 +9,7 @@ local wait_ms, inbox = ARGV[7], ARGV[8]
 
 local lost = {}
 for i = 11, #ARGV, 6 do
-  local r = load(ARGV[i])
+  local r = load(ARGV[i], TO_FINISH)
   if not holds(r, owner, ARGV[i + 1]) or not finish(r, ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]) then
     lost[#lost + 1] = ARGV[i]
   end
@@ -33,7 +33,7 @@ if free > 0 and want > 0 then
   local passed = false
   for _, head in ipairs(heads(skills, want + (careful and PATIENCE or 0))) do
     if #held >= want then break end
-    local r = load(head[1])
+    local r = load_whole(head[1])
     if (head[3] == MIXED and not covers(skills, r.need)) or (refusals and backing_off(owner, r.id)) then
       passed = true
     else

@@ -3,15 +3,32 @@
 -- Which index holds the calls of a state; pending ones stand in the line.
 local INDEX = { scheduled = 'scheduled', offered = 'held', live = 'held', wrapup = 'wrapup', ended = 'ended' }
 
-local function load(id)
-  local v = call('HMGET', call_key(id), 's', 'id', 'n', 'o', 'h', 'pr', 'q', 'e', 'li', 'l', 'k', 'x', 'ws', 'u', 't',
-    'r', 'm', 'f', 'od', 'pt')
-  if not v[1] then return nil end
-  return { id = id, from = v[1], s = v[1], caller = v[2], attempt = v[3], owner = v[4] or '', past = v[5] or '',
-    priority = tonumber(v[6] or 0), sequence = tonumber(v[7]), since = tonumber(v[13] or v[8]), live = tonumber(v[9] or 0),
-    lane = v[10] or '', need = v[11] or '', expires = tonumber(v[12] or 0), hook = v[14], token = v[15] or '',
-    reason = v[16] or '', most = tonumber(v[17]), failures = tonumber(v[18] or 0), answer_by = tonumber(v[19] or 0),
-    told = v[20], put = {} }
+local FIELDS = { 's', 'id', 'n', 'o', 'h', 'pr', 'q', 'e', 'li', 'l', 'k', 'x', 'ws', 'u', 't', 'r', 'm', 'f', 'od', 'pt' }
+local TO_FINISH = { 's', 'id', 'n', 'o', 'h', 'li', 't', 'r', 'u' } -- what the end of an answered call needs
+
+local function record(id, f)
+  if not f.s then return nil end
+  return { id = id, from = f.s, s = f.s, caller = f.id, attempt = f.n, owner = f.o or '', past = f.h or '',
+    priority = tonumber(f.pr or 0), sequence = tonumber(f.q or 0), since = tonumber(f.ws or f.e or 0),
+    live = tonumber(f.li or 0), lane = f.l or '', need = f.k or '', expires = tonumber(f.x or 0), hook = f.u,
+    token = f.t or '', reason = f.r or '', most = tonumber(f.m or 0), failures = tonumber(f.f or 0),
+    answer_by = tonumber(f.od or 0), told = f.pt, put = {} }
+end
+
+local function load(id, fields)
+  fields = fields or FIELDS
+  local found = {}
+  for i, value in ipairs(call('HMGET', call_key(id), unpack(fields))) do found[fields[i]] = value end
+  return record(id, found)
+end
+
+-- With everything else that is stored, for an answer that says it all.
+local function load_whole(id)
+  local found, flat = {}, call('HGETALL', call_key(id))
+  for i = 1, #flat, 2 do found[flat[i]] = flat[i + 1] end
+  local r = record(id, found)
+  if r then r.flat = flat end
+  return r
 end
 
 local function put(r, field, value)
@@ -40,8 +57,17 @@ end
 -- `hook` is '1' for a call that has a callback URL. The outbox holds only what a webhook may want, and is emptied by
 -- whoever turned an entry into messages: unlike the event stream it never forgets by length.
 local function emit(r, previous, owner, cause, reason, detail)
-  local fields = { 't', r.id, 'c', r.caller, 'a', now_text, 's', r.s, 'p', previous, 'n', r.attempt, 'o', owner,
-    'e', cause, 'r', reason, 'd', detail }
+  local fields = { 't', r.id, 'c', r.caller, 's', r.s, 'n', r.attempt, 'e', cause }
+  local function unless_empty(name, value)
+    if value ~= '' then
+      fields[#fields + 1] = name
+      fields[#fields + 1] = value
+    end
+  end
+  unless_empty('p', previous)
+  unless_empty('o', owner)
+  unless_empty('r', reason)
+  unless_empty('d', detail)
   local entry = call('XADD', K .. 'events', 'MAXLEN', '~', 100000, '*', unpack(fields))
   if r.hook == '1' or conf('hooks', 0) > 0 then call('XADD', K .. 'outbox', entry, unpack(fields)) end
 end
@@ -159,8 +185,11 @@ local function save(r)
     end
   end
   if INDEX[from] == 'held' and INDEX[to] ~= 'held' then stir() end
-  call('HSET', call_key(id), 's', to, 'h', r.past, 'n', r.attempt, unpack(r.put))
-  r.from, r.put = to, {}
+  put(r, 's', to)
+  put(r, 'h', r.past)
+  put(r, 'n', r.attempt)
+  call('HSET', call_key(id), unpack(r.put))
+  r.from, r.saved, r.put = to, r.put, {}
 end
 
 local function move(r, event, more)
@@ -224,5 +253,7 @@ local function take(r, owner, lease, offer, at_once)
   step(r, 'claimed', { owner = owner, score = score })
   if at_once then step(r, 'answered', { score = score }) end
   save(r)
-  return { r.id, token, call('HGETALL', call_key(r.id)) }
+  if not r.flat then return { r.id, token, call('HGETALL', call_key(r.id)) } end
+  for _, word in ipairs(r.saved) do r.flat[#r.flat + 1] = word end -- of a field that stands twice the last counts
+  return { r.id, token, r.flat }
 end
