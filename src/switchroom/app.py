@@ -14,6 +14,7 @@ from aiohttp import web
 from switchroom.access import Access
 from switchroom.dispatch import Dispatcher
 from switchroom.engine import Engine, FlowStore
+from switchroom.engine.providers import Models
 from switchroom.gateway.app import build_gateway
 from switchroom.gateway.enqueue_lane import EnqueueLane
 from switchroom.gateway.services import SERVICES, Services
@@ -33,6 +34,8 @@ Role = Literal["api", "media", "crawl"]
 Ready = Callable[[str], None]
 """Called once with the role's URL ('' for one that has none) when it can serve."""
 
+RESTART_S = 1.0
+"""Pause before background work that broke starts again."""
 SHUTDOWN_S = 10.0
 """How long requests under way may take after a stop."""
 BACKLOG = 1_024
@@ -45,6 +48,8 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
     queue, feed, flows = Queue(store), Feed(store), FlowStore(store)
     executions = Executions(store, blobs)
     out = GuardedClient(settings.outbound_allow)
+    models = Models(settings.providers)
+    engine = Engine(flows, responder=models, variables=settings.variables, client=out)
     secrets_key = settings.secrets_key.get_secret_value() if settings.secrets_key else None
     webhooks = Webhooks(store, out, secrets_key=secrets_key)
     app = build_gateway(
@@ -53,7 +58,7 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
             queue=queue,
             feed=feed,
             flows=flows,
-            engine=Engine(flows),
+            engine=engine,
             executions=executions,
             access=Access(store, settings.api_keys, allow_open=settings.allow_open or is_loopback(settings.host)),
             blobs=blobs,
@@ -78,9 +83,16 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
         background.append(asyncio.create_task(dispatcher.run(), name="dispatch"))
         ready(url)
 
+    dispatcher = Dispatcher(store, queue, flows, webhooks.endpoints, out)
+
+    def up(url: str) -> None:
+        dispatcher.base_url = (settings.public_url or url).rstrip("/")
+        background.append(asyncio.create_task(_kept_up(dispatcher.run), name="dispatch"))
+        ready(url)
+
     background = [
-        asyncio.create_task(keeper.run(), name="housekeeping"),
-        asyncio.create_task(hooks.run(), name="webhook-feed"),
+        asyncio.create_task(_kept_up(keeper.run), name="housekeeping"),
+        asyncio.create_task(_kept_up(hooks.run), name="webhook-feed"),
     ]
     try:
         await _serve(app, settings.host, settings.port, stop, up, EnqueueLane)
@@ -91,7 +103,18 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
         await queue.close()
         await feed.close()
         await webhooks.close()
+        await models.close()
         await out.close()
+
+
+async def _kept_up(work: Callable[[], Awaitable[None]]) -> None:
+    """Background work until cancelled: what breaks it is logged, and it starts again."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("background work broke; it starts again", extra={"work": getattr(work, "__qualname__", "")})
+        await asyncio.sleep(RESTART_S)
 
 
 async def run_media_role(settings: Settings, store: Store, stop: asyncio.Event, ready: Ready) -> None:
@@ -100,7 +123,13 @@ async def run_media_role(settings: Settings, store: Store, stop: asyncio.Event, 
 
     blobs = await asyncio.to_thread(Blobs, settings.data / "recordings")
     media = settings.media.model_copy(update={"drain_s": settings.drain_s})
-    await run_media(store, blobs=blobs, settings=media, stop=stop, on_ready=lambda: ready(""))
+    models, out = Models(settings.providers), GuardedClient(settings.outbound_allow)
+    engine = Engine(FlowStore(store), responder=models, variables=settings.variables, client=out)
+    try:
+        await run_media(store, blobs=blobs, settings=media, stop=stop, on_ready=lambda: ready(""), engine=engine)
+    finally:
+        await models.close()
+        await out.close()
 
 
 async def run_sidecar(settings: Settings, store: Store, stop: asyncio.Event, ready: Ready) -> None:

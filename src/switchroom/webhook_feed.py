@@ -46,6 +46,7 @@ class WebhookFeed:
 
     async def run(self) -> None:
         """Until cancelled. A flow that gets its first webhook is followed at once."""
+        self._followed.clear()
         async with asyncio.TaskGroup() as group:
             while True:
                 try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from receiving import FLOW, MakeWebhooks, Receiver, until
 
-from switchroom import webhook_feed
+from switchroom import app, webhook_feed
 from switchroom.net import GuardedClient
 from switchroom.queue import NewCall, Queue, Rules
 from switchroom.store import EmbeddedServer, Store, keys
@@ -108,3 +108,34 @@ async def test_a_store_that_was_killed_and_started_again(data_dir: Path, receive
         await client.close()
         await store.close()
         await server.stop()
+
+
+async def test_background_work_that_breaks_starts_again(
+    store: Store,
+    webhooks: Webhooks,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(app, "RESTART_S", 0.05)
+    feed, queue, turns = WebhookFeed(store, webhooks), Queue(store), 0
+
+    async def breaks_once() -> None:
+        nonlocal turns
+        turns += 1
+        if turns == 1:
+            async with asyncio.timeout(0.3):  # as if something unforeseen ended it in the middle
+                await feed.run()
+        await feed.run()
+
+    kept = asyncio.create_task(app._kept_up(breaks_once))
+    try:
+        await enqueue(queue, "1", receiver.url)
+        await until(lambda: len(receiver.got) == 1)
+        await until(lambda: turns == 2)
+        await enqueue(queue, "2", receiver.url)
+        await until(lambda: len(receiver.got) == 2)
+    finally:
+        kept.cancel()
+        await asyncio.gather(kept, return_exceptions=True)
+    assert "background work broke" in caplog.text
