@@ -331,6 +331,22 @@ async def test_a_condition_agent_and_fields_are_asked_for_aside(dial: Dial) -> N
     assert line.engine.session.outputs["fields"]["mood"] == "angry"
 
 
+async def test_written_words_and_the_models_own_keep_their_order(dial: Dial) -> None:
+    nodes_ = [
+        Node(id="a", kind="directReply", inputs={"message": "One moment, please."}),
+        Node(id="b", kind="llm", inputs={"input": "What is the weather like?"}),
+        Node(id="c", kind="directReply", inputs={"message": "That is all."}),
+    ]
+    edges = [("start", 0, "a"), ("a", 0, "b"), ("b", 0, "c")]
+    line, _, server = await dial(Script(says=[Says(text="It rains.")]), flow=graph_of(nodes_, edges))
+    await line.until(lambda: turns(line))
+    assert line.said("agent")[0].text == "One moment, please. It rains. That is all."
+    asked = [event["response"].get("instructions", "") for event in server.sessions[0].of_type("response.create")]
+    assert [text.split("\n\n")[-1] for text in asked] == ["One moment, please.", "", "That is all."]
+    instructions = server.sessions[0].of_type("session.update")[-1]["session"]["instructions"]
+    assert "Answer this: What is the weather like?" in instructions
+
+
 async def test_when_the_model_chooses_nothing_the_words_decide(dial: Dial) -> None:
     scenarios = [{"scenario": "wants a refund", "examples": ["my invoice is wrong"]}, {"scenario": "anything else"}]
     nodes_ = [

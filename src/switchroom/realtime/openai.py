@@ -53,7 +53,9 @@ class OpenAiEngine(Conversation):
                 pass
 
     def _sayable(self, turn: Turn, token: str) -> list[str]:
-        return [] if self._model.has_spoken(token) else [token]
+        if self._model.has_spoken(token):
+            return []
+        return [text] if (text := token.strip()) else []
 
     def _take_heard(self, *, interrupted: bool) -> str:
         return self._mouth.take_heard(interrupted=interrupted)
