@@ -80,13 +80,6 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
 
     def up(url: str) -> None:
         dispatcher.base_url = (settings.public_url or url).rstrip("/")
-        background.append(asyncio.create_task(dispatcher.run(), name="dispatch"))
-        ready(url)
-
-    dispatcher = Dispatcher(store, queue, flows, webhooks.endpoints, out)
-
-    def up(url: str) -> None:
-        dispatcher.base_url = (settings.public_url or url).rstrip("/")
         background.append(asyncio.create_task(_kept_up(dispatcher.run), name="dispatch"))
         ready(url)
 
