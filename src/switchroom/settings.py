@@ -17,6 +17,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from switchroom.engine.providers.settings import ProviderSettings, check_providers
 from switchroom.realtime.settings import MediaSettings
 from switchroom.sidecar.settings import CrawlSettings
 from switchroom.store.address import Target
@@ -62,7 +63,14 @@ class Settings(BaseSettings):
     secrets_key: SecretStr | None = None
     """Encrypts the signing secrets of webhooks in the store; without it they stand there in clear."""
     outbound_allow: Words = ()
-    """Hosts and networks that are not public and may be called all the same (`ccBaseUrl`, `callbackUrl`)."""
+    """Hosts and networks that are not public and may be called all the same (`ccBaseUrl`, `callbackUrl`, HTTP nodes and
+    tools of flows)."""
+
+    providers: dict[str, ProviderSettings] = {}
+    """Model services by name, as JSON in the environment or as tables in TOML; with none the embedded responder
+    answers."""
+    variables: dict[str, str | int | float | bool] = {}
+    """What `{{$vars.x}}` reads in every flow, under a flow's own variables and those of a turn."""
 
     media_processes: int = Field(default=1, ge=0, le=64)
     media: MediaSettings = MediaSettings()
@@ -101,6 +109,12 @@ class Settings(BaseSettings):
     @classmethod
     def _not_blank(cls, value: SecretStr | None) -> SecretStr | None:
         return value if value is not None and value.get_secret_value() else None
+
+    @field_validator("providers")
+    @classmethod
+    def _providers_fit(cls, value: dict[str, ProviderSettings]) -> dict[str, ProviderSettings]:
+        check_providers(value)
+        return value
 
     @field_validator("store_url")
     @classmethod

@@ -17,9 +17,7 @@ class RateLimit(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbi
     message: str = "Too many turns: please wait a moment."
 
 
-class ChatSettings(
-    msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True
-):
+class ChatSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """`public`: anybody may chat, without a key. `allowed_origins`: pages of other hosts whose scripts may (`*`: all).
 
     `overrides` lists, by a node's label or ID (`*`: every node), the inputs that a turn's `overrideConfig` may

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from switchroom.compact.model import CompactGraph
 from switchroom.compact.sandbox import Sandbox
@@ -61,6 +64,12 @@ class Engine:
         )
         self._variables = dict(variables or {})
         self._bounds = bounds or Bounds()
+
+    def answered_by(self, responder: Responder) -> Engine:
+        """The same engine with another responder."""
+        other = copy.copy(self)
+        other._kit = msgspec.structs.replace(self._kit, responder=responder)
+        return other
 
     async def run(
         self,

@@ -9,7 +9,6 @@ import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
-from switchroom.compact.sandbox import Sandbox
 from switchroom.engine import Engine, FlowStore
 from switchroom.engine.events import Event as EngineEvent
 from switchroom.engine.events import TurnInput
@@ -48,15 +47,17 @@ async def run_media(
     settings: MediaSettings,
     stop: asyncio.Event,
     on_ready: Callable[[], None] | None = None,
+    engine: Engine | None = None,
 ) -> None:
-    """One media process until `stop` is set and its calls have ended or were handed back.
+    """One media process until `stop` is set and its calls have ended or were handed back. `engine` runs the flows; by
+    default one whose only responder is the embedded one.
 
     `on_ready` is called once API nodes can find it. Raises `Unavailable` when a speech model of the local engine is not
     installed; the others need none.
     """
     parts = await SpeechParts.load(settings) if settings.engine == "local" else None
     feed = Feed(store)
-    process = MediaWorker(store, blobs=blobs, settings=settings, parts=parts, feed=feed)
+    process = MediaWorker(store, blobs=blobs, settings=settings, parts=parts, feed=feed, engine=engine)
     try:
         await process.run(stop, on_ready)
     finally:
@@ -70,7 +71,14 @@ class MediaWorker:
     carried by the openai engine."""
 
     def __init__(
-        self, store: Store, *, blobs: Blobs, settings: MediaSettings, parts: SpeechParts | None, feed: Feed
+        self,
+        store: Store,
+        *,
+        blobs: Blobs,
+        settings: MediaSettings,
+        parts: SpeechParts | None,
+        feed: Feed,
+        engine: Engine | None = None,
     ) -> None:
         self.id = uuid.uuid4().hex
         self._store = store
@@ -78,8 +86,7 @@ class MediaWorker:
         self._parts = parts
         self._queue = Queue(store)
         self._flows = FlowStore(store)
-        self._sandbox = Sandbox()
-        self._engine = Engine(self._flows, sandbox=self._sandbox)
+        self._engine = engine or Engine(self._flows)
         self._server = SignalServer(store, self.id, self._handle)
         self._tools = CallTools(
             queue=self._queue,
@@ -230,13 +237,15 @@ class MediaWorker:
 
         def bound_to(engine: Engine) -> RunTurn:
             def run_turn(session: Session, given: TurnInput) -> AsyncIterator[EngineEvent]:
-                return engine.run(flow.graph, session, given, variables=flow.settings.variables)
+                return engine.run(
+                    flow.graph, session, given, variables=flow.settings.variables, tools=flow.settings.tools
+                )
 
             return run_turn
 
         if self._parts is None:
             return OpenAiEngine(
-                lambda responder: bound_to(Engine(self._flows, responder=responder, sandbox=self._sandbox)),
+                lambda responder: bound_to(self._engine.answered_by(responder)),
                 session,
                 self._settings,
             )
