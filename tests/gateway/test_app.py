@@ -20,7 +20,7 @@ from switchroom.gateway.services import Services
 from switchroom.realtime import registry
 from switchroom.realtime.registry import MediaProcess
 
-PUBLIC = {"/healthz", "/readyz", "/openapi.json", "/api/v1/chatflows-streaming/x"}
+PUBLIC = {"/api/v1/node-icon/x", "/healthz", "/readyz", "/openapi.json", "/api/v1/chatflows-streaming/x"}
 
 
 @pytest.fixture

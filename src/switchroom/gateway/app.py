@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
@@ -15,6 +16,7 @@ from switchroom.gateway import (
     apikeys,
     bulk,
     calls,
+    chat_clients,
     chatflows,
     compact,
     executions,
@@ -27,10 +29,13 @@ from switchroom.gateway import (
     queue_figures,
     webhooks,
 )
+from switchroom.gateway.broadcast import BROADCAST, Broadcast
 from switchroom.gateway.lingering import install_lingering
 from switchroom.gateway.operation import operation, operation_of
+from switchroom.gateway.public import install_origins
 from switchroom.gateway.reply import json_reply
 from switchroom.gateway.services import PRINCIPAL, SERVICES, Services, services
+from switchroom.gateway.turns import TURNS, Turns
 from switchroom.http_problems import install_problems
 
 log = logging.getLogger(__name__)
@@ -49,8 +54,12 @@ def build_gateway(parts: Services) -> web.Application:
     kiosk.install_kiosks(app)
     app.on_response_prepare.append(_challenge)
     app[SERVICES] = parts
+    app[BROADCAST] = Broadcast(parts.store)
+    app[TURNS] = Turns(parts, app[BROADCAST])
+    install_origins(app)
+    app.cleanup_ctx.append(_background)
     voice = (queue, queue_events, holding, kiosk, queue_figures, bulk, calls, webhooks)
-    for dialect in (*voice, compact, chatflows, prediction, executions, apikeys, openapi):
+    for dialect in (*voice, compact, chatflows, prediction, chat_clients, executions, apikeys, openapi):
         app.router.add_routes(dialect.routes())
     app.router.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])
     for route in app.router.routes():
@@ -59,11 +68,21 @@ def build_gateway(parts: Services) -> web.Application:
     return app
 
 
+async def _background(app: web.Application) -> AsyncIterator[None]:
+    """What one process's gateway does beside its requests."""
+    await app[BROADCAST].start()
+    hearing = asyncio.create_task(app[BROADCAST].run(), name="broadcast")
+    yield
+    hearing.cancel()
+    await asyncio.gather(hearing, return_exceptions=True)
+    await app[TURNS].close()
+
+
 @web.middleware
 async def _access(request: web.Request, handler: Handler) -> web.StreamResponse:
     # An unknown path or method has no declaration and goes on to aiohttp's own 404 or 405.
     declared = operation_of(request.match_info.handler)
-    if declared is not None and declared.scope is not None:
+    if declared is not None and declared.scope is not None and not declared.public_flows:
         request[PRINCIPAL] = await services(request).access.check(presented_key(request.headers), declared.scope)
     return await handler(request)
 

@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from switchroom.access import Scope
+from switchroom.engine.chat import ChatSettings
 from switchroom.engine.flows import FlowSettings
 from switchroom.errors import BadInput, Conflict, Fault, NotFound
 from switchroom.gateway.compact import canvas_of
@@ -36,6 +37,7 @@ class SettingsBody(msgspec.Struct, rename="camel", omit_defaults=True, forbid_un
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] | msgspec.UnsetType = msgspec.UNSET
     protected: bool | msgspec.UnsetType = msgspec.UNSET
     variables: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    chat: ChatSettings | msgspec.UnsetType = msgspec.UNSET
     cap: Annotated[int, msgspec.Meta(ge=0, le=10_000_000)] | msgspec.UnsetType = msgspec.UNSET
     service_level_s: Annotated[int, msgspec.Meta(ge=1, le=86_400)] | msgspec.UnsetType = msgspec.UNSET
     short_abandon_s: Annotated[int, msgspec.Meta(ge=0, le=3_600)] | msgspec.UnsetType = msgspec.UNSET
@@ -66,6 +68,7 @@ class SettingsView(msgspec.Struct, rename="camel"):
     max_attempts: int
     protected: bool
     variables: dict[str, Any]
+    chat: ChatSettings
     cap: int
     service_level_s: int
     short_abandon_s: int

@@ -21,6 +21,8 @@ _PATH_PARAMETERS = {
     "execution_id": "executionId",
     "call_id": "callId",
     "key_id": "keyId",
+    "session_id": "sessionId",
+    "subject_id": "subjectId",
     "endpoint_id": "endpointId",
     "delivery_id": "deliveryId",
 }

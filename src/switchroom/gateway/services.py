@@ -39,6 +39,8 @@ class Services:
     max_body_bytes: int = 1 << 20
     max_canvas_bytes: int = 16 << 20
     """A canvas carries a form schema a node, so it may be larger than other bodies."""
+    max_upload_bytes: int = 16 << 20
+    """A text turn's form with its files."""
     max_bulk_lines: int = 1_000_000
     """Lines that one bulk enqueue takes."""
     kiosk_lease_ms: int = 60_000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -34,10 +33,9 @@ return 1
 
 
 @asynccontextmanager
-async def held_session(parts: Services, flow_id: str, session_id: str) -> AsyncIterator[Session]:
-    """The conversation, for one turn. It is saved if the body ends without an error; `Conflict` while another turn of
-    it runs."""
-    token = secrets.token_hex(8)
+async def held_session(parts: Services, flow_id: str, session_id: str, *, token: str) -> AsyncIterator[Session]:
+    """The conversation, for one turn; `token` names the turn. It is saved if the body ends without an error; `Conflict`
+    while another turn of it runs."""
     lock, key = keys.session_lock(flow_id, session_id), keys.session(flow_id, session_id)
     lease_ms = int((parts.turn_timeout_s + _MARGIN_S) * 1000)
     if await parts.store.call("SET", lock, token, "NX", "PX", lease_ms) is None:

@@ -1,0 +1,270 @@
+"""A text turn from its question to its record, in a task of its own: its client may leave, or somebody stop it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from aiohttp import web
+
+from switchroom.engine.events import Event, NodeFinished, TurnEnded, TurnFailed, TurnInput
+from switchroom.errors import Conflict, SwitchroomError, TimedOut
+from switchroom.gateway.broadcast import Broadcast
+from switchroom.gateway.services import Services
+from switchroom.gateway.sessions import held_session
+from switchroom.records import Execution, ExecutionState
+
+if TYPE_CHECKING:
+    from switchroom.engine import Flow
+    from switchroom.engine.session import Session
+    from switchroom.gateway.overrides import Overridden
+
+log = logging.getLogger(__name__)
+
+_AHEAD = 256
+"""Events that a turn may be ahead of its client."""
+_STALLED_S = 30.0
+"""A client that takes none of them for so long has left."""
+_ABORT = "turn-abort"
+LEFT = "The client left before the turn ended."
+STOPPED = "The turn was stopped by a request."
+
+
+class FlowFailed(SwitchroomError):
+    """The flow itself could not go on."""
+
+    code = "flow_failed"
+    title = "The flow failed"
+
+
+class Turn:
+    """One turn. Made by `Turns.start`."""
+
+    def __init__(
+        self,
+        parts: Services,
+        flow: Flow,
+        session_id: str,
+        given: TurnInput,
+        form: dict[str, Any] | None,
+        over: Overridden,
+    ) -> None:
+        self.flow = flow
+        self.session_id = session_id
+        self.message_id = str(uuid.uuid4())
+        self.given = given
+        self.overridden = over
+        self.text = ""
+        self.ended: TurnEnded | None = None
+        self.execution = Execution(
+            id=str(uuid.uuid4()), flow_id=flow.id, session_id=session_id, kind="turn", graph_hash=over.hash
+        )
+        self.state = ExecutionState.INPROGRESS
+        self._parts = parts
+        self._form = form
+        self._failure: TurnFailed | None = None
+        self._events: asyncio.Queue[Event | None] = asyncio.Queue(_AHEAD)
+        self._detached = False
+        self._why = LEFT
+        self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.task = asyncio.create_task(self._work(), name=f"turn-{self.execution.id}")
+
+    async def begun(self) -> None:
+        """Returns once the session is held. Raises `Conflict` while another turn of it runs."""
+        await asyncio.wait([self.task, self._begun], return_when=asyncio.FIRST_COMPLETED)
+        if not self._begun.done():
+            await self.task
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """The engine's events as they come.
+
+        Raises `FlowFailed` or `TimedOut` when the turn could not go on, `Conflict` when a request stopped it; each
+        after its record says so.
+        """
+        while (event := await self._events.get()) is not None:
+            yield event
+        try:
+            await self.task
+        except asyncio.CancelledError:
+            if not self.task.cancelled():
+                raise
+            raise Conflict(self._why, code="turn_stopped", extra=self.about()) from None
+
+    async def left(self) -> None:
+        """The client is gone: the turn ends, or goes on unheard where the flow's settings say so."""
+        if self.task.done():
+            return
+        if self.flow.settings.chat.on_disconnect == "detach":
+            self._detach()
+        else:
+            await self.stop(LEFT)
+
+    async def stop(self, why: str) -> None:
+        self._why = why
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+    def about(self) -> dict[str, object]:
+        return {"executionId": self.execution.id, "sessionId": self.session_id}
+
+    def _detach(self) -> None:
+        self._detached = True
+        while not self._events.empty():
+            self._events.get_nowait()
+
+    async def _work(self) -> None:
+        try:
+            held = held_session(self._parts, self.flow.id, self.session_id, token=self.execution.id)
+            async with held as session:
+                if not self._begun.done():
+                    self._begun.set_result(None)
+                await self._run(session)
+        finally:
+            self._events_end()
+
+    async def _run(self, session: Session) -> None:
+        records, execution = self._parts.executions, self.execution
+        await records.begin(execution)
+        if not session.started:
+            session.form = self._form or session.form
+            session.state = {**session.state, **self.overridden.state}
+        state, detail = ExecutionState.TERMINATED, ""
+        try:
+            await self._follow(session)
+            waits = self.ended is not None and self.ended.outcome == "stopped"
+            state = ExecutionState.STOPPED if waits else ExecutionState.FINISHED
+            if self._failure is not None:
+                timed_out = self._failure.code == "turn_timeout"
+                state = ExecutionState.TIMEOUT if timed_out else ExecutionState.ERROR
+                detail = self._failure.detail
+        except asyncio.CancelledError:
+            detail = self._why
+            raise
+        except TimeoutError:
+            state = ExecutionState.TIMEOUT
+            detail = f"The turn took longer than {self._parts.turn_timeout_s:g} s."
+        except Exception as error:
+            state, detail = ExecutionState.ERROR, f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            self.state, execution.detail, execution.final_state = state, detail, session.state
+            # Shielded: whoever cancels the turn does not cancel the truth about it.
+            await asyncio.shield(records.finish(execution, state))
+        if state is ExecutionState.TIMEOUT:
+            raise TimedOut(detail, extra=self.about())
+        if self._failure is not None:
+            raise FlowFailed(detail, code=self._failure.code, extra=self.about())
+
+    async def _follow(self, session: Session) -> None:
+        deadline = asyncio.get_running_loop().time() + self._parts.turn_timeout_s
+        given = self.given
+        if given.kind == "utterance" and not session.started:
+            given = msgspec.structs.replace(given, kind="start")
+        settings = self.flow.settings
+        running = self._parts.engine.run(
+            self.overridden.graph,
+            session,
+            given,
+            variables=settings.variables,
+            runtime=self.overridden.variables,
+            tools=settings.tools,
+        )
+        async with contextlib.aclosing(running) as events:
+            while (event := await _next(events, deadline)) is not None:
+                self._take(event)
+                await self._tell(event)
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case NodeFinished():
+                self.execution.nodes.append(msgspec.to_builtins(event))
+            case TurnEnded():
+                self.text, self.ended = event.text, event
+            case TurnFailed():
+                self._failure = event
+            case _:
+                pass
+
+    async def _tell(self, event: Event) -> None:
+        if self._detached:
+            return
+        try:
+            async with asyncio.timeout(_STALLED_S):
+                await self._events.put(event)
+        except TimeoutError:
+            log.warning("a client takes no events of its turn", extra=self.about())
+            await asyncio.shield(self._stalled())
+
+    async def _stalled(self) -> None:
+        if self.flow.settings.chat.on_disconnect == "detach":
+            self._detach()
+        else:
+            self.task.cancel()
+
+    def _events_end(self) -> None:
+        if self._events.full():
+            self._events.get_nowait()
+        self._events.put_nowait(None)
+
+
+class Turns:
+    """The turns that run in this process, so that a request to any process can stop one."""
+
+    def __init__(self, parts: Services, broadcast: Broadcast) -> None:
+        self._parts = parts
+        self._broadcast = broadcast
+        self._running: dict[tuple[str, str], Turn] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        broadcast.listen(_ABORT, self._hear)
+
+    async def start(
+        self, flow: Flow, session_id: str, given: TurnInput, form: dict[str, Any] | None, over: Overridden
+    ) -> Turn:
+        """Raises `Conflict` while another turn of the session runs."""
+        turn = Turn(self._parts, flow, session_id, given, form, over)
+        self._tasks.add(turn.task)
+        turn.task.add_done_callback(self._done)
+        try:
+            await turn.begun()
+        except asyncio.CancelledError:
+            turn.task.cancel()
+            raise
+        place = (flow.id, session_id)
+        self._running[place] = turn
+        turn.task.add_done_callback(lambda _: self._running.pop(place, None))
+        return turn
+
+    async def abort(self, flow_id: str, session_id: str) -> None:
+        """Stops the session's turn, whichever process runs it. No error where none runs."""
+        await self._broadcast.publish(_ABORT, {"flow": flow_id, "session": session_id})
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _hear(self, body: dict[str, Any]) -> None:
+        turn = self._running.get((body["flow"], body["session"]))
+        if turn is not None:
+            turn._why = STOPPED
+            turn.task.cancel()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        # A detached turn has nobody who awaits it; its record and this line say how it ended.
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            log.info("turn ended with an error", extra={"cause": type(error).__name__})
+
+
+TURNS = web.AppKey("turns", Turns)
+
+
+async def _next(events: AsyncIterator[Event], deadline: float) -> Event | None:
+    # The deadline is held here and not around the turn: between events the client's own reading is awaited.
+    async with asyncio.timeout_at(deadline):
+        return await anext(events, None)

@@ -1,0 +1,116 @@
+"""Files that come with a text turn: their text goes into the question, as Flowise does it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from typing import Any, Literal
+from xml.sax.saxutils import escape, quoteattr
+
+import msgspec
+from aiohttp import BodyPartReader, web
+from charset_normalizer import from_bytes
+
+from switchroom.errors import BadInput, Fault, SwitchroomError
+from switchroom.http_problems import decoded_json, too_large
+
+MAX_FILES = 16
+_TEXT_TYPES = frozenset(
+    {"application/json", "application/xml", "application/yaml", "application/x-yaml", "application/x-ndjson"}
+)
+_MULTIPART_JSON = frozenset({"overrideConfig", "form", "uploads", "humanInput"})
+
+
+class NotText(SwitchroomError):
+    """A file of a kind that no part of a flow reads: 415."""
+
+    code = "upload_not_supported"
+    status = 415
+    title = "Unsupported media type"
+
+
+class Upload(msgspec.Struct, omit_defaults=True):
+    """`data` is a data URL (`type: file`), the text itself (`type: file:full`), or an address (`type: url`)."""
+
+    name: str
+    type: Literal["file", "file:full", "file:rag", "url", "audio"]
+    data: str | None = None
+    mime: str | None = None
+
+
+async def with_uploads(question: str, uploads: list[Upload]) -> str:
+    """The question with the text of its uploads before it. Raises `NotText`, `BadInput`."""
+    if len(uploads) > MAX_FILES:
+        what = f"holds more than {MAX_FILES} files"
+        raise BadInput(f"`uploads` {what}.", faults=[Fault(what, "/uploads")])
+    texts = [await _text(upload, f"/uploads/{number}") for number, upload in enumerate(uploads)]
+    blocks = [
+        f"<doc name={quoteattr(upload.name)}>{escape(text)}</doc>" for upload, text in zip(uploads, texts, strict=True)
+    ]
+    return "\n".join([*blocks, question]) if blocks else question
+
+
+async def multipart_body(request: web.Request, max_bytes: int) -> dict[str, Any]:
+    """A multipart form as the JSON body that it stands for: `files` become uploads. Raises `TooLarge`, `BadInput`."""
+    body: dict[str, Any] = {}
+    uploads: list[dict[str, Any]] = []
+    left = max_bytes
+    try:
+        reader = await request.multipart()
+        while (part := await reader.next()) is not None:
+            if not isinstance(part, BodyPartReader):
+                raise BadInput("A part of the form is a form itself.")
+            data = bytearray()
+            while chunk := await part.read_chunk(65_536):
+                left -= len(chunk)
+                if left < 0:
+                    raise too_large(max_bytes)
+                data += chunk
+            name = part.name or ""
+            if part.filename is not None:
+                mime = part.headers.get("Content-Type", "application/octet-stream").partition(";")[0].strip()
+                text = await file_text(bytes(data), part.filename, mime, f"/files/{len(uploads)}")
+                uploads.append({"name": part.filename, "type": "file:full", "data": text, "mime": mime})
+            elif name in _MULTIPART_JSON:
+                body[name] = decoded_json(bytes(data))
+            else:
+                body[name] = data.decode("utf-8", "replace")
+    except ValueError as error:
+        raise BadInput(f"The form cannot be read: {error}.") from error
+    if uploads:
+        given = body.get("uploads")
+        body["uploads"] = [*(given if isinstance(given, list) else []), *uploads]
+    return body
+
+
+async def file_text(data: bytes, name: str, mime: str, pointer: str) -> str:
+    """The text of a file. Raises `NotText` for one that is none."""
+    if not (mime.startswith("text/") or mime in _TEXT_TYPES or mime.endswith(("+json", "+xml"))):
+        what = f"is {mime or 'of no known type'}: only files of text are read"
+        raise NotText(f"{name!r} {what}.", faults=[Fault(what, pointer)])
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        best = await asyncio.to_thread(lambda: from_bytes(data).best())
+        if best is None:
+            what = "is not text, whatever its type says"
+            raise NotText(f"{name!r} {what}.", faults=[Fault(what, pointer)]) from None
+        return str(best)
+
+
+async def _text(upload: Upload, pointer: str) -> str:
+    if upload.data is None:
+        raise BadInput("An upload has no data.", faults=[Fault("is required", f"{pointer}/data")])
+    if upload.type == "file:full":
+        return upload.data
+    head, comma, payload = upload.data.partition(",")
+    if upload.type != "file" or not (comma and head.startswith("data:")):
+        what = f"is of the type {upload.type}, which no node reads"
+        raise NotText(f"{upload.name!r} {what}.", faults=[Fault(what, pointer)])
+    mime, *options = head.removeprefix("data:").split(";")
+    try:
+        data = base64.b64decode(payload, validate=True) if "base64" in options else payload.encode()
+    except binascii.Error as error:
+        raise BadInput("An upload is not base64.", faults=[Fault("is not base64", f"{pointer}/data")]) from error
+    return await file_text(data, upload.name, mime or upload.mime or "", pointer)
