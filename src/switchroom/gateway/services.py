@@ -47,10 +47,6 @@ class Services:
     """A call at a Unity client or a kiosk is taken back after so long without a ping."""
     kiosk_offer_ms: int = 20_000
     """How long a kiosk may take to answer an offer."""
-    max_bulk_lines: int = 1_000_000
-    """Lines that one bulk enqueue takes."""
-    kiosk_lease_ms: int = 60_000
-    """A call at a Unity client or a kiosk is taken back after so long without a ping."""
     turn_timeout_s: float = 120.0
     session_ttl_s: int = 7 * 24 * 3600
     """How long a text conversation is kept after its last turn."""
