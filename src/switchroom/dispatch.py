@@ -73,7 +73,8 @@ class Dispatcher:
         """Where clients reach our API; offers name addresses below it."""
 
     async def run(self) -> None:
-        """Until cancelled; then offers without an answer go back to their places."""
+        """Until cancelled; then offers without an answer go back to their places. May be run again."""
+        self._served.clear()
         try:
             async with asyncio.TaskGroup() as group:
                 await self._follow_news(group)
