@@ -58,7 +58,7 @@ async def _costs(url: str, pid: int, sizes: list[int]) -> list[Cost]:
             await queue.enqueue(ours.FLOW, call, ours.RULES)
 
         async def claim() -> None:
-            [held] = await queue.claim(ours.FLOW, "bench", answered=True)
+            [held] = await queue.claim(ours.FLOW, "bench", answered=True, lease_ms=3_600_000)
             assert held.attempt == 1
 
         await _many(put, size - (await queue.status(ours.FLOW, limit=1)).pending_count)

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import redis.asyncio as redis
-from redis import exceptions as theirs
 from redis.exceptions import NoScriptError, ResponseError
 
 from switchroom.errors import Unavailable
@@ -32,14 +30,12 @@ _NOT_RUN = {
     "MISCONF": "the store cannot write its file",
     "NOREPLICAS": "the store has not enough replicas",
 }
-_ELSEWHERE = (
-    theirs.MovedError,
-    theirs.AskError,
-    theirs.TryAgainError,
-    theirs.ClusterDownError,
-    theirs.ReadOnlyError,
-    theirs.MasterDownError,
+_WAIT_ELSEWHERE = frozenset(
+    {"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "READONLY", "MASTERDOWN", "UNBLOCKED", "LOADING"}
 )
+"""Errors of a server that took nothing and is not the one to wait on (any more)."""
+_NEVER_S = 7 * 24 * 3600.0
+"""A wire's own watch is of no use where the server is asked to wait: each wait has a deadline of its own."""
 
 
 class Store:
@@ -59,7 +55,8 @@ class Store:
         self._nodes = nodes_of(Target.from_url(url), timeout_s)
         self._replicas = replicas_ack
         self._closed = False
-        self._blocking: dict[Address, Any] = {}
+        self._blocking: dict[Address, list[Wire]] = {}
+        self._waiting: set[Wire] = set()
 
     @classmethod
     async def connect(cls, url: str, *, timeout_s: float = 10.0, replicas_ack: int = 0) -> Store:
@@ -102,21 +99,41 @@ class Store:
                 while True:
                     line, _ = await self._reach(command, _deadline(timeout_s))
                     try:
-                        return await self._client(line.address).execute_command(*command)
+                        return await self._alone(line.address, command)
                     except ResponseError as error:
-                        if not isinstance(error, _ELSEWHERE) and word_of(error) not in ("UNBLOCKED", "LOADING"):
+                        if word_of(error) not in _WAIT_ELSEWHERE:
                             raise
                         # Nothing was taken: the server is not the one to wait on (any more).
                         self._nodes.wrong(line, None)
                         await asyncio.sleep(_PAUSE_FIRST_S)
-        except (theirs.ConnectionError, theirs.TimeoutError, OSError, TimeoutError) as error:
+        except TimeoutError as error:
             raise _gone(error) from error
+
+    async def _alone(self, address: Address, command: Sequence[Word]) -> Any:
+        """One command on a connection that nobody else uses meanwhile; it is kept for the next one."""
+        resting = self._blocking.setdefault(address, [])
+        while resting and not resting[-1].alive:
+            resting.pop()
+        wire = resting.pop() if resting else await Wire.open(address, timeout_s=_NEVER_S, connect_s=CONNECT_PATIENCE_S)
+        self._waiting.add(wire)
+        try:
+            reply = await wire.send(*command)
+        except ResponseError:
+            resting.append(wire)
+            raise
+        except BaseException:
+            wire.close()  # the server still waits on it
+            raise
+        finally:
+            self._waiting.discard(wire)
+        resting.append(wire)
+        return reply
 
     async def close(self) -> None:
         self._closed = True
         self._nodes.close()
-        for client in self._blocking.values():
-            await client.aclose()
+        for wire in (*self._waiting, *(wire for resting in self._blocking.values() for wire in resting)):
+            wire.close()
 
     async def _reach(self, command: Sequence[Word], deadline: float) -> tuple[Line, Wire]:
         """A live wire to the command's server, waiting for one until `deadline` (loop time)."""
@@ -181,25 +198,6 @@ class Store:
                 retry_after_s=1,
             )
         return reply
-
-    def _client(self, address: Address) -> Any:
-        client = self._blocking.get(address)
-        if client is None:
-            # No driver info: redis-py would read its own metadata from disk for each connection.
-            client = self._blocking[address] = redis.Redis(
-                host=address.host,
-                port=address.port,
-                db=address.database,
-                username=address.username,
-                password=address.password,
-                unix_socket_path=address.path,
-                ssl=address.tls,
-                socket_timeout=None,
-                protocol=2,
-                driver_info=None,
-            )
-            client.response_callbacks.clear()
-        return client
 
 
 def _deadline(most_s: float = CONNECT_PATIENCE_S) -> float:
