@@ -18,7 +18,7 @@ from switchroom.gateway.app import build_gateway
 from switchroom.gateway.services import Services
 from switchroom.net import Guard, GuardedClient
 from switchroom.queue import EndReason
-from switchroom.store import Store
+from switchroom.store import Store, keys
 from switchroom.webhook_feed import WebhookFeed
 from switchroom.webhooks import TYPES, SenderSettings, Webhooks
 
@@ -281,6 +281,15 @@ async def test_the_document_describes_what_is_sent_as_it_is(
     data = schemas[schemas[name]["properties"]["data"]["$ref"].rsplit("/", 1)[-1]]
     assert set(message["data"]) == set(data["properties"]) == set(data["required"])
     assert {one["name"] for one in told["parameters"]} <= set(receiver.got[0].headers)
+
+
+async def test_a_deleted_flow_takes_its_endpoints_along(hooked: tuple[TestClient, Services]) -> None:
+    client, parts = hooked
+    await call(client, "POST", HOOKS, {"url": "https://a.example/"})
+    await call(client, "POST", f"{HOOKS}/callback/rotate")
+    assert (await call(client, "DELETE", "/api/v1/chatflows/line"))[0] == 200
+    assert await parts.webhooks.endpoints.all("line") == []
+    assert await parts.store.call("HGET", keys.queue_config("line"), "hooks") == b"0"
 
 
 JUNK: list[Any] = [

@@ -181,6 +181,8 @@ async def test_methods_over_redirects(site: TestServer, client: GuardedClient) -
 async def test_caps_and_causes(site: TestServer, client: GuardedClient) -> None:
     base = str(site.make_url("/"))
     assert await _cause(client, base + "bomb", max_bytes=1_000_000) == "too_large"
+    cut = await client.fetch(base + "bomb", max_bytes=1_000_000, cut=True)
+    assert (cut.status, len(cut.body)) == (200, 1_000_000)
     assert await _cause(client, base + "slow", timeout_s=0.2) == "timeout"
     assert await _cause(client, base + "drip", timeout_s=0.4) == "timeout"
     assert await _cause(client, base + "bad-gzip") == "decode"

@@ -193,6 +193,7 @@ async def delete_flow(request: web.Request) -> web.Response:
     if status.pending_count or status.active or status.scheduled_count:
         raise Conflict("The flow has calls that have not ended: end or clear them first.", code="flow_in_use")
     await parts.flows.delete(flow.id)
+    await parts.webhooks.endpoints.forget(flow.id)
     return json_reply(FlowDeleted(affected=1, raw=[]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -113,6 +114,12 @@ class Endpoints:
             if await self._write(flow_id, endpoint_id, before, b"", listens=False) == 1:
                 return
         raise _Raced(endpoint_id)
+
+    async def forget(self, flow_id: str) -> None:
+        """Removes all of a flow that is deleted, with their secrets."""
+        for endpoint in await self.all(flow_id):
+            with contextlib.suppress(NotFound):
+                await self.delete(flow_id, endpoint.id)
 
     async def secrets(self, endpoint: Endpoint) -> list[str]:
         """The secrets that sign now, the present one first. Raises `SealBroken`."""
