@@ -238,7 +238,7 @@ async def test_a_stream_that_breaks_is_not_said_twice(flows: FlowStore) -> None:
 
 async def test_names_and_missing_providers(flows: FlowStore) -> None:
     canvas = draw({"s": START, "a": ("llmAgentflow", {"llmModel": "chatOllama"})}, [("s", "a")])
-    async with serving(lambda body: Say("x")) as (server, models):
+    async with serving(lambda body: Say("x")) as (_server, models):
         events = await run(flows, models, canvas, "Hello?")
     assert (events[-1].code, "`chatOllama`" in events[-1].detail) == ("model_not_configured", True)
     async with serving(lambda body: Say("any"), serves=("*",), default_model="m") as (_server, models):

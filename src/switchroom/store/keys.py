@@ -195,6 +195,24 @@ def crawl_site(host: str) -> str:
     return f"sr:{{site-{host}}}:pages"
 
 
+# --- engine: runs under way ------------------------------------------------------------------------------------------
+
+
+def run(flow_id: str, run_id: str) -> str:
+    """Hash: what a run was given, its session, and what it did so far."""
+    return f"sr:{{{flow_id}}}:run:{run_id}"
+
+
+def runs(flow_id: str) -> str:
+    """Sorted set: run IDs by the end of their lease."""
+    return f"sr:{{{flow_id}}}:runs"
+
+
+def run_flows() -> str:
+    """Set: the flows that ever had a run."""
+    return "sr:engine:flows"
+
+
 # --- housekeeping --------------------------------------------------------------------------------------------------
 
 
