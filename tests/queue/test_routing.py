@@ -7,10 +7,11 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from switchroom.errors import Conflict
-from switchroom.queue import UNITY, EndReason, Finished, NewCall, Queue, Rules, State
+from switchroom.queue import UNITY, EndReason, Finished, Held, LeaseLost, NewCall, Queue, Rules, State
 from switchroom.queue.fair import Shares
 from switchroom.store import Store
 
@@ -29,6 +30,11 @@ async def queue(store: Store) -> AsyncIterator[Queue]:
 async def put(queue: Queue, caller: str, *skills: str, flow: str = FLOW, **more: object) -> str:
     call = NewCall(form={"ID": caller}, skills=skills, **more)  # type: ignore[arg-type]
     return (await queue.enqueue(flow, call, RULES)).task_id
+
+
+async def soon(task: asyncio.Task[list[Held]]) -> list[Held]:
+    """What a waiting holder got, if it was woken: its own time-out is far away."""
+    return await asyncio.wait_for(asyncio.shield(task), 3)
 
 
 async def callers(queue: Queue, *skills: str, limit: int = 100, owner: str = "w") -> list[str]:
@@ -136,7 +142,7 @@ async def test_an_update_of_a_joined_call_moves_it_to_its_new_lane(queue: Queue)
 async def test_a_waiting_holder_is_woken_at_once_and_asks_the_store_nothing_meanwhile(
     queue: Queue, store: Store
 ) -> None:
-    waiter = asyncio.create_task(queue.wait_claim("w", FLOW, timeout_s=5))
+    waiter = asyncio.create_task(queue.wait_claim("w", FLOW, timeout_s=30))
     await asyncio.sleep(0.1)
     before = (await store.call("INFO", "stats")).decode().split("total_commands_processed:")[1].split()[0]
     await asyncio.sleep(0.3)
@@ -144,7 +150,7 @@ async def test_a_waiting_holder_is_woken_at_once_and_asks_the_store_nothing_mean
     assert int(after) - int(before) == 1  # our own INFO
     start = time.monotonic()
     task = await put(queue, "a")
-    (held,) = await waiter
+    (held,) = await soon(waiter)
     assert held.task_id == task
     assert time.monotonic() - start < 0.2
 
@@ -160,7 +166,7 @@ async def test_the_holder_that_is_idle_longest_is_served_first(queue: Queue) -> 
 
     async def hold(owner: str, turns: int) -> None:
         for _ in range(turns):
-            (held,) = await queue.wait_claim(owner, FLOW, answered=True, timeout_s=5)
+            (held,) = await queue.wait_claim(owner, FLOW, answered=True, timeout_s=30)
             served.append(owner)
             await queue.finish(held, EndReason.COMPLETED)
 
@@ -176,22 +182,40 @@ async def test_the_holder_that_is_idle_longest_is_served_first(queue: Queue) -> 
 
 
 async def test_a_wake_goes_to_a_holder_that_may_take_the_call(queue: Queue) -> None:
-    plain = asyncio.create_task(queue.wait_claim("plain", FLOW, timeout_s=5))
+    plain = asyncio.create_task(queue.wait_claim("plain", FLOW, timeout_s=30))
     await asyncio.sleep(0.01)
-    skilled = asyncio.create_task(queue.wait_claim("skilled", FLOW, skills=("sl",), timeout_s=5))
-    unity = asyncio.create_task(queue.wait_claim("unity", FLOW, skills=(UNITY,), timeout_s=5))
+    skilled = asyncio.create_task(queue.wait_claim("skilled", FLOW, skills=("sl",), timeout_s=30))
+    unity = asyncio.create_task(queue.wait_claim("unity", FLOW, skills=(UNITY,), timeout_s=30))
     await asyncio.sleep(0.03)
     first = await put(queue, "a", "sl")
-    assert [held.task_id for held in await skilled] == [first]
+    assert [held.task_id for held in await soon(skilled)] == [first]
     second = await put(queue, "b", cc_base_url="https://unity.example")
-    assert [held.task_id for held in await unity] == [second]
+    assert [held.task_id for held in await soon(unity)] == [second]
     assert not plain.done()
     third = await put(queue, "c")
-    assert [held.task_id for held in await plain] == [third]
+    assert [held.task_id for held in await soon(plain)] == [third]
+
+
+async def test_the_longest_idle_is_found_among_holders_with_different_skills(queue: Queue) -> None:
+    waiting = {}
+    for owner, skills in (("old", ("sl",)), ("middle", ()), ("young", ("de", "sl"))):
+        waiting[owner] = asyncio.create_task(queue.wait_claim(owner, FLOW, skills=skills, timeout_s=30))
+        await asyncio.sleep(0.02)
+    for owner in ("old", "middle", "young"):
+        task = await put(queue, f"for-{owner}")
+        assert [held.task_id for held in await soon(waiting[owner])] == [task]
+
+
+async def test_the_right_token_in_the_wrong_hands_is_refused(queue: Queue) -> None:
+    await put(queue, "a")
+    (held,) = await queue.claim(FLOW, "w")
+    with pytest.raises(LeaseLost):
+        await queue.answer(msgspec.structs.replace(held, owner="thief"))
+    await queue.answer(held)
 
 
 async def test_a_refused_call_wakes_another_holder_and_not_the_one_that_refused(queue: Queue) -> None:
-    waiting = {name: asyncio.create_task(queue.wait_claim(name, FLOW, timeout_s=5)) for name in ("a", "b")}
+    waiting = {name: asyncio.create_task(queue.wait_claim(name, FLOW, timeout_s=30)) for name in ("a", "b")}
     await asyncio.sleep(0.02)
     task = await put(queue, "x")
     done, _ = await asyncio.wait(waiting.values(), return_when=asyncio.FIRST_COMPLETED, timeout=2)
@@ -200,7 +224,7 @@ async def test_a_refused_call_wakes_another_holder_and_not_the_one_that_refused(
     await asyncio.sleep(0.02)
     await queue.refuse(held)
     other = "b" if held.owner == "a" else "a"
-    assert [one.task_id for one in await waiting[other]] == [task]
+    assert [one.task_id for one in await soon(waiting[other])] == [task]
     assert await again == []
 
 
@@ -209,38 +233,38 @@ async def test_a_freed_line_wakes_a_holder(queue: Queue) -> None:
     await put(queue, "a")
     await put(queue, "b")
     (held,) = await queue.claim(FLOW, "w", answered=True)
-    waiter = asyncio.create_task(queue.wait_claim("other", FLOW, timeout_s=5))
+    waiter = asyncio.create_task(queue.wait_claim("other", FLOW, timeout_s=30))
     await asyncio.sleep(0.05)
     assert not waiter.done()
     await queue.finish(held, EndReason.COMPLETED)
-    assert [one.call.caller_id for one in await waiter] == ["b"]
+    assert [one.call.caller_id for one in await soon(waiter)] == ["b"]
 
 
 async def test_a_paused_queue_wakes_nobody_until_it_is_open(queue: Queue) -> None:
     await queue.toggle(FLOW, False)
-    waiter = asyncio.create_task(queue.wait_claim("w", FLOW, timeout_s=5))
+    waiter = asyncio.create_task(queue.wait_claim("w", FLOW, timeout_s=30))
     await asyncio.sleep(0.02)
     await put(queue, "a")
     await asyncio.sleep(0.05)
     assert not waiter.done()
     await queue.toggle(FLOW, True)
-    assert len(await waiter) == 1
+    assert len(await soon(waiter)) == 1
 
 
 async def test_a_wake_that_reached_a_dead_process_is_mended_by_the_timer(queue: Queue, store: Store) -> None:
     dead = Queue(store)
-    waiter = asyncio.create_task(dead.wait_claim("dead", FLOW, timeout_s=5))
+    waiter = asyncio.create_task(dead.wait_claim("dead", FLOW, timeout_s=30))
     await asyncio.sleep(0.03)
     # kill -9: its tasks are gone, its registration stays
     await dead.close()
     waiter.add_done_callback(lambda task: task.exception() if not task.cancelled() else None)
-    alive = asyncio.create_task(queue.wait_claim("alive", FLOW, timeout_s=5))
+    alive = asyncio.create_task(queue.wait_claim("alive", FLOW, timeout_s=30))
     await asyncio.sleep(0.03)
     task = await put(queue, "a")  # wakes `dead`, which is idle for longer
     await asyncio.sleep(0.05)
     assert not alive.done()
     await queue.tick(FLOW)
-    assert [held.task_id for held in await alive] == [task]
+    assert [held.task_id for held in await soon(alive)] == [task]
     waiter.cancel()
     await asyncio.gather(waiter, return_exceptions=True)
 
@@ -248,12 +272,12 @@ async def test_a_wake_that_reached_a_dead_process_is_mended_by_the_timer(queue: 
 async def test_a_holder_cancelled_while_it_claims_gives_the_call_back(queue: Queue) -> None:
     tasks = {await put(queue, f"n{number}") for number in range(30)}
     for delay in range(30):
-        waiter = asyncio.create_task(queue.wait_claim(f"w{delay}", FLOW, timeout_s=5))
+        waiter = asyncio.create_task(queue.wait_claim(f"w{delay}", FLOW, timeout_s=30))
         for _ in range(delay % 6):
             await asyncio.sleep(0)
         waiter.cancel()
         try:
-            for held in await waiter:
+            for held in await soon(waiter):
                 await queue.release(held, "test")
         except asyncio.CancelledError:
             pass
@@ -299,10 +323,10 @@ async def test_a_call_in_any_of_its_flows_wakes_a_holder_and_it_waits_in_none_af
 ) -> None:
     for flow in ("one", "two"):
         await queue.configure(flow, RULES)
-        waiter = asyncio.create_task(queue.wait_claim("w", {"one": 1, "two": 1}, timeout_s=5))
+        waiter = asyncio.create_task(queue.wait_claim("w", {"one": 1, "two": 1}, timeout_s=30))
         await asyncio.sleep(0.03)
         task = await put(queue, f"caller-{flow}", flow=flow)
-        (held,) = await waiter
+        (held,) = await soon(waiter)
         assert (held.flow_id, held.task_id) == (flow, task)
         assert await store.call("KEYS", "*waiting") == []
 
@@ -310,13 +334,13 @@ async def test_a_call_in_any_of_its_flows_wakes_a_holder_and_it_waits_in_none_af
 async def test_a_wake_that_comes_while_the_holder_is_served_elsewhere_reaches_another(queue: Queue) -> None:
     for flow in ("one", "two"):
         await queue.configure(flow, RULES)
-    both = asyncio.create_task(queue.wait_claim("both", {"one": 1, "two": 1}, timeout_s=5))
+    both = asyncio.create_task(queue.wait_claim("both", {"one": 1, "two": 1}, timeout_s=30))
     await asyncio.sleep(0.03)
-    second = asyncio.create_task(queue.wait_claim("second", "two", timeout_s=5))
+    second = asyncio.create_task(queue.wait_claim("second", "two", timeout_s=30))
     await asyncio.sleep(0.03)
     await asyncio.gather(put(queue, "a", flow="one"), put(queue, "b", flow="two"))
-    assert len(await both) == 1
-    assert len(await second) == 1 or (await both)[0].flow_id == "two"
+    assert len(await soon(both)) == 1
+    assert len(await soon(second)) == 1 or (await soon(both))[0].flow_id == "two"
 
 
 def test_shares_follow_the_weights_and_nothing_is_saved_up() -> None:

@@ -96,12 +96,14 @@ class Holding:
         terms = (lease_ms, offer_ms, limit, answered, skill_set(skills), rests)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
-        event = self._wakes.expect(owner, weights)
+        waiter = self._wakes.expect(owner, weights)
+        owed: set[str] = set()
         registered: set[str] = set()
         try:
             while True:
-                event.clear()
+                owed = waiter.take()
                 held, rests_ms = await self._round(owner, weights, terms, registered)
+                owed -= {held[0].flow_id} if held else owed
                 left_s = deadline - loop.time()
                 if held or left_s <= 0:
                     return held
@@ -110,14 +112,16 @@ class Holding:
                     pause_s = min(pause_s, rests_ms / 1000 + 0.002)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
-                        await event.wait()
+                        await waiter.woken()
         finally:
-            self._wakes.forget(owner, weights, event)
+            self._wakes.forget(owner, weights, waiter)
             for flow_id in registered:
                 try:
                     await self._run(scripts.UNWAIT, flow_id, owner, terms[4], self._wakes.inbox)
                 except SwitchroomError as error:  # what was claimed is not lost for it; the registration runs out
                     log.warning("a waiting holder could not be signed off", extra={"detail": error.detail})
+            for flow_id in owed | waiter.take():
+                await self._wakes.pass_on(flow_id)
 
     async def turn_over(
         self,

@@ -15,6 +15,27 @@ log = logging.getLogger(__name__)
 _BLOCK_S = 5
 
 
+class Waiter:
+    """One holder that waits in some flows of this process."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self._woken: set[str] = set()
+
+    def wake(self, flow_id: str) -> None:
+        self._woken.add(flow_id)
+        self._event.set()
+
+    async def woken(self) -> None:
+        await self._event.wait()
+
+    def take(self) -> set[str]:
+        """The flows that woke it since it asked the last time: it owes each of them a look, or a wake for another."""
+        woken, self._woken = self._woken, set()
+        self._event.clear()
+        return woken
+
+
 class Wakes:
     """The inbox of this process. A script that makes a call available puts the name of the holder that is to take it
     there; `mend` is called with the flow for a holder that has left meanwhile, so that another one is woken."""
@@ -23,22 +44,22 @@ class Wakes:
         self.inbox = uuid.uuid4().hex
         self._store = store
         self._mend = mend
-        self._events: dict[str, dict[str, asyncio.Event]] = {}
+        self._waiters: dict[str, dict[str, Waiter]] = {}
         self._readers: dict[str, asyncio.Task[None]] = {}
 
-    def expect(self, owner: str, flow_ids: Iterable[str]) -> asyncio.Event:
-        """The event that a wake for this holder in any of these flows sets."""
-        event = asyncio.Event()
+    def expect(self, owner: str, flow_ids: Iterable[str]) -> Waiter:
+        """Whom a wake for this holder in any of these flows reaches."""
+        waiter = Waiter()
         for flow_id in flow_ids:
-            self._events.setdefault(flow_id, {})[owner] = event
+            self._waiters.setdefault(flow_id, {})[owner] = waiter
             if flow_id not in self._readers:
                 self._readers[flow_id] = asyncio.create_task(self._read(flow_id), name=f"queue-wakes-{flow_id}")
-        return event
+        return waiter
 
-    def forget(self, owner: str, flow_ids: Iterable[str], event: asyncio.Event) -> None:
+    def forget(self, owner: str, flow_ids: Iterable[str], waiter: Waiter) -> None:
         for flow_id in flow_ids:
-            if self._events.get(flow_id, {}).get(owner) is event:
-                del self._events[flow_id][owner]
+            if self._waiters.get(flow_id, {}).get(owner) is waiter:
+                del self._waiters[flow_id][owner]
 
     async def close(self) -> None:
         readers = list(self._readers.values())
@@ -49,7 +70,7 @@ class Wakes:
     async def _read(self, flow_id: str) -> None:
         key = keys.queue_inbox(flow_id, self.inbox)
         try:
-            while self._events[flow_id]:
+            while self._waiters[flow_id]:
                 try:
                     reply = await self._store.blocking("BZPOPMIN", key, _BLOCK_S, timeout_s=_BLOCK_S + 5)
                 except Unavailable as error:
@@ -58,17 +79,18 @@ class Wakes:
                     continue
                 if not reply:
                     continue
-                event = self._events[flow_id].get(reply[1].decode())
-                if event is not None:
-                    event.set()
+                waiter = self._waiters[flow_id].get(reply[1].decode())
+                if waiter is not None:
+                    waiter.wake(flow_id)
                 else:
-                    await self._pass_on(flow_id)
+                    await self.pass_on(flow_id)
         finally:
             del self._readers[flow_id]
-            if not self._events.get(flow_id):
-                self._events.pop(flow_id, None)
+            if not self._waiters.get(flow_id):
+                self._waiters.pop(flow_id, None)
 
-    async def _pass_on(self, flow_id: str) -> None:
+    async def pass_on(self, flow_id: str) -> None:
+        """Wakes another holder for what the one that was woken did not look at."""
         try:
             await self._mend(flow_id)
         except Unavailable as error:  # the timer of housekeeping mends it too
