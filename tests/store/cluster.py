@@ -28,8 +28,9 @@ def free_port() -> int:
 class Node:
     """One server process. `call` talks to this very server."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, password: str = "") -> None:
         self.folder = folder
+        self.credentials = f":{password}@" if password else ""
         self.port = free_port()
         self.options = options
         self.process: asyncio.subprocess.Process | None = None
@@ -48,7 +49,7 @@ class Node:
 
     async def call(self, *words: Any) -> Any:
         if self._store is None:
-            self._store = Store(f"redis://127.0.0.1:{self.port}")
+            self._store = Store(f"redis://{self.credentials}127.0.0.1:{self.port}")
         return await self._store.call(*words)
 
     def send(self, how: signal.Signals) -> None:
@@ -70,21 +71,29 @@ class Node:
 
 
 class Cluster:
-    def __init__(self, *, primaries: int = 3, replicas: int = 1, fsync: str = "everysec") -> None:
+    def __init__(self, *, primaries: int = 3, replicas: int = 1, password: str = "") -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="switchroom-cluster-"))
         options = (
-            "--save", "", "--appendonly", "yes", "--appendfsync", fsync,
+            "--save", "", "--appendonly", "yes", "--appendfsync", "everysec",
             "--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS),
             "--repl-diskless-sync-delay", "0", "--cluster-allow-replica-migration", "no",
             "--cluster-replica-validity-factor", "0", "--maxmemory-policy", "noeviction",
         )  # fmt: skip
-        self.nodes = [Node(self.folder / str(number), *options) for number in range(primaries + replicas)]
+        if password:
+            options += ("--requirepass", password, "--masterauth", password)
+        self.nodes = [
+            Node(self.folder / str(number), *options, password=password) for number in range(primaries + replicas)
+        ]
         self.primaries = self.nodes[:primaries]
         self.replicas = self.nodes[primaries:]
 
     @property
     def url(self) -> str:
-        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[:2]) + "/"
+        return (
+            f"redis+cluster://{self.nodes[0].credentials}"
+            + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[:2])
+            + "/"
+        )
 
     async def start(self) -> Cluster:
         for number, node in enumerate(self.nodes, 1):

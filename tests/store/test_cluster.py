@@ -127,6 +127,25 @@ async def test_flows_spread_over_the_nodes_and_batch_on_each(cluster: Cluster) -
     await store.close()
 
 
+async def test_a_cluster_that_asks_for_a_password() -> None:
+    cluster = Cluster(replicas=0, password="a-long-secret")
+    try:
+        await cluster.start()
+        store = await Store.connect(cluster.url)
+        for n in range(20):
+            await store.call("RPUSH", f"sr:{{flow{n}}}:list", n)
+        for n in range(20):
+            name = f"sr:{{flow{n}}}:list"
+            assert await store.blocking("BLPOP", name, 1, timeout_s=3) == [name.encode(), str(n).encode()]
+        await store.close()
+        stranger = Store(cluster.url.replace("a-long-secret", "wrong"))
+        with pytest.raises(Unavailable, match=r"WRONGPASS|NOAUTH"):
+            await stranger.call("PING")
+        await stranger.close()
+    finally:
+        await cluster.stop()
+
+
 async def test_one_node_of_a_cluster_as_the_store_is_told_plainly(cluster: Cluster) -> None:
     store = await Store.connect(f"redis://127.0.0.1:{cluster.primaries[0].port}")
     with pytest.raises(Unavailable, match=r"redis\+cluster://"):
