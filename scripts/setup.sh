@@ -117,7 +117,7 @@ install_python() {
 
 # --- what is installed already -----------------------------------------------------------------------------------
 
-fingerprint() { cat pyproject.toml constraints.txt scripts/setup.sh | sha256sum | cut -d' ' -f1; }
+fingerprint() { cat pyproject.toml constraints.txt scripts/{setup,npm_packages}.sh tests/conformance/package.json | sha256sum | cut -d' ' -f1; }
 
 browser_found() {
   local program
@@ -132,7 +132,7 @@ atomic_found() { [[ $(PATH=$PATH:/sbin:/usr/sbin ldconfig -p) == *libatomic.so.1
 
 set_up_before() {
   [[ -r $STAMP && $(<"$STAMP") == "$(fingerprint)" ]] && "$VENV/bin/python" -c '' 2>/dev/null \
-    && browser_found && atomic_found && command -v flite >/dev/null
+    && browser_found && atomic_found && command -v flite >/dev/null && [[ -d .cache/npm/node_modules ]]
 }
 
 # --- the steps ---------------------------------------------------------------------------------------------------
@@ -182,6 +182,10 @@ main() {
     say "      libatomic1: a library that Playwright's driver is linked with"
     missing+=(libatomic1)
   fi
+  if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+    say "      nodejs, npm: run the published JavaScript clients that tests check us with"
+    missing+=(nodejs npm)
+  fi
   local browser_by_playwright=
   if ! browser_found; then
     say "      a headless Chromium: renders pages for the crawler"
@@ -222,6 +226,8 @@ main() {
     if can_be_root; then with_deps=(--with-deps); fi
     run_logged "playwright install" "$VENV/bin/playwright" install "${with_deps[@]}" chromium-headless-shell
   fi
+  say "      published npm packages for the tests, pinned by tests/conformance/package.json"
+  run_logged "unpacking npm packages" scripts/npm_packages.sh
   done_step
 
   step "Check: does each part start?"
