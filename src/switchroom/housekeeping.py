@@ -65,10 +65,13 @@ class Housekeeping:
         cursor = keys.records_cursor(flow_id)
         stored = await self._store.call("GET", cursor)
         after = stored.decode() if stored else "0-0"
-        while events := await self._queue.events(flow_id, after, limit=200):
+        while True:
+            events, last = await self._queue.closings(flow_id, after, limit=200)
+            if not last:
+                return
             for event in events:
                 await self._record(event)
-            after = events[-1].id
+            after = last
             await self._store.call("SET", cursor, after)
 
     async def _record(self, event: QueueEvent) -> None:

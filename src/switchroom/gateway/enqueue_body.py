@@ -98,7 +98,7 @@ def _form(form: object, faults: list[Fault]) -> dict[str, Any]:
     if not isinstance(form, dict):
         faults.append(Fault("is required and must be an object that holds ID", "/form"))
         return {}
-    given = [(name, value) for name, value in form.items() if name.lower() == "id"]
+    given = [(name, value) for name, value in form.items() if len(name) == 2 and name.lower() == "id"]
     if not given:
         faults.append(Fault("is required: the caller's ID, such as a phone number", "/form/ID"))
         return {}
@@ -119,7 +119,7 @@ def _form(form: object, faults: list[Fault]) -> dict[str, Any]:
     question = form.get("question")
     if question is not None and not isinstance(question, str):
         faults.append(Fault("must be a string: the caller's first utterance", "/form/question"))
-    rest = {name: value for name, value in form.items() if name.lower() != "id"}
+    rest = {name: value for name, value in form.items() if len(name) != 2 or name.lower() != "id"}
     return {"ID": values.pop(), **rest}
 
 

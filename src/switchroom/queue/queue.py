@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from datetime import date, timedelta
 from typing import Any
 
@@ -17,6 +16,7 @@ import msgspec
 
 from switchroom.errors import Conflict, NotFound, TooMany, Unprocessable
 from switchroom.hours import OpeningHours
+from switchroom.ids import new_uuid
 from switchroom.queue import scripts
 from switchroom.queue.answers import Accepted, Detail, Figures, Row, StaleRules, Statistics, Status
 from switchroom.queue.codec import decode_call, decode_event, decode_history, encode_payload, needed, pairs
@@ -27,6 +27,7 @@ from switchroom.store import Script, Store, keys
 
 IDEMPOTENCY_TTL_S = 24 * 3600
 CLEAR_CHUNK = 1_000
+_CLOSING = frozenset({State.ENDED.value.encode(), b"lease_expired"})
 CALLER_HUNG_UP = "caller_hung_up"
 """The reason of a `cancel` by which the caller's side says that the caller left."""
 WINDOW_MINUTES = 15
@@ -72,7 +73,7 @@ class Queue(Holding):
         reply = await self._run(
             scripts.ENQUEUE,
             flow_id,
-            f"flowise-{uuid.uuid4()}",
+            f"flowise-{new_uuid()}",
             call.form["ID"],
             encode_payload(call),
             call.priority,
@@ -162,7 +163,7 @@ class Queue(Holding):
         has not ended (code `duplicate_call`) and `duplicates` is not `allow`.
         """
         reply = await self._run(
-            scripts.REQUEUE, flow_id, task_id, f"flowise-{uuid.uuid4()}", "" if duplicates == "allow" else "1"
+            scripts.REQUEUE, flow_id, task_id, f"flowise-{new_uuid()}", "" if duplicates == "allow" else "1"
         )
         word = reply[1].decode() if len(reply) > 1 else ""
         match reply[0]:
@@ -241,6 +242,13 @@ class Queue(Holding):
         """Changes after a stream ID, oldest first."""
         rows = await self._store.call("XRANGE", keys.queue_events(flow_id), f"({after}", "+", "COUNT", limit)
         return [decode_event(flow_id, row[0], row[1]) for row in rows]
+
+    async def closings(self, flow_id: str, after: str, *, limit: int = 1_000) -> tuple[list[QueueEvent], str]:
+        """Of the changes after a stream ID those by which a call ended or lost its holder, oldest first; and the ID of
+        the last one that was looked at ('' where there was none)."""
+        rows = await self._store.call("XRANGE", keys.queue_events(flow_id), f"({after}", "+", "COUNT", limit)
+        found = [decode_event(flow_id, row[0], row[1]) for row in rows if not _CLOSING.isdisjoint(row[1])]
+        return found, rows[-1][0].decode() if rows else ""
 
     async def tick(self, flow_id: str, *, forget_before_ms: int = 0, forget_dead_before_ms: int = 0) -> int:
         """Lets time pass: takes back overdue leases, lets callbacks fall due, keeps the opening hours ahead, wakes a
