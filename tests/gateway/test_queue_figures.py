@@ -57,15 +57,7 @@ async def test_a_dead_letter_is_seen_and_brought_back(line: TestClient, parts: S
     assert (await (await line.get(f"{BASE}/dead")).json()) == {"data": [], "total": 0}
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "code"),
-    [
-        ({}, 400, "bad_input"),
-        ({"taskId": 7}, 400, "bad_input"),
-        ({"taskId": "x"}, 404, "unknown_task"),
-        ([], 400, None),
-    ],
-)
+@pytest.mark.parametrize(("body", "status"), [({}, 400), ({"taskId": 7}, 400), ({"taskId": "x"}, 404), ([], 400)])
 async def test_a_wrong_requeue_is_refused(line: TestClient, body: Any, status: int) -> None:
     reply = await line.post(f"{BASE}/dead/requeue", json=body)
     assert reply.status == status

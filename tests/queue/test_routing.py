@@ -408,3 +408,27 @@ async def test_a_resting_holder_does_not_keep_others_from_a_free_line(queue: Que
     await put(queue, "b")
     assert await queue.claim(FLOW, "w", rests=True) == []
     assert len(await queue.claim(FLOW, "other", rests=True)) == 1
+
+
+async def test_a_holder_that_rests_after_a_call_of_one_flow_rests_in_all_of_its_flows(queue: Queue) -> None:
+    for flow in ("one", "two"):
+        await queue.configure(flow, Rules(rest_ms=200))
+        await put(queue, "a", flow=flow)
+    start = time.monotonic()
+    (held,) = await queue.wait_claim("w", {"one": 1, "two": 1}, answered=True, rests=True, timeout_s=5)
+    await queue.finish(held, EndReason.COMPLETED)
+    assert 100 < await queue.rests_ms("w", ("one", "two")) <= 200
+    (after,) = await queue.wait_claim("w", {"one": 1, "two": 1}, rests=True, timeout_s=5)
+    assert after.flow_id != held.flow_id
+    assert 0.2 <= time.monotonic() - start < 1
+
+
+async def test_one_holder_may_wait_in_several_processes(queue: Queue, store: Store) -> None:
+    other = Queue(store)
+    first = asyncio.create_task(queue.wait_claim("dispatcher", FLOW, timeout_s=30))
+    await asyncio.sleep(0.02)
+    second = asyncio.create_task(other.wait_claim("dispatcher", FLOW, timeout_s=0.1))
+    assert await second == []  # it signs itself off, and not the other one
+    task = await put(queue, "a")
+    assert [held.task_id for held in await soon(first)] == [task]
+    await other.close()

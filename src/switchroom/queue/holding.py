@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,7 +19,7 @@ from switchroom.queue.fair import Shares
 from switchroom.queue.model import EndReason, Held, State
 from switchroom.queue.rules import LEASE_MS, OFFER_MS, WRAPUP_MS
 from switchroom.queue.waiting import Wakes
-from switchroom.store import Script, Store
+from switchroom.store import Script, Store, keys
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Holding:
         """`claim` from one flow or from several by weight, waiting until there is something; [] after `timeout_s`.
 
         Nothing is polled: a call that may be taken wakes, among the holders that wait and may take it, the one that has
-        been idle the longest. An owner must wait in one place at a time.
+        been idle the longest. One owner may wait in several processes, but only once in each.
         """
         weights = {flows: 1} if isinstance(flows, str) else dict(flows)
         terms = (lease_ms, offer_ms, limit, answered, skill_set(skills), rests)
@@ -122,6 +122,13 @@ class Holding:
                     log.warning("a waiting holder could not be signed off", extra={"detail": error.detail})
             for flow_id in owed | waiter.take():
                 await self._wakes.pass_on(flow_id)
+
+    async def rests_ms(self, owner: str, flow_ids: Iterable[str]) -> int:
+        """How long a holder still wraps up after a call of any of these flows (0: it is available)."""
+        seconds, micros = await self._store.call("TIME")
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        until = [await self._store.call("ZSCORE", keys.queue_available(flow_id), owner) for flow_id in flow_ids]
+        return max(0, *(int(at_ms) - now_ms for at_ms in until if at_ms), 0)
 
     async def turn_over(
         self,
@@ -211,6 +218,8 @@ class Holding:
         self, owner: str, weights: dict[str, int], terms: tuple[int, int, int, bool, str, bool], registered: set[str]
     ) -> tuple[list[Held], int]:
         """Asks the flows once, those that are owed most first; whoever has nothing has the holder on its list."""
+        if terms[5] and (rests_ms := await self.rests_ms(owner, weights)):
+            return [], rests_ms
         shares = _recall(self._shares, owner, Shares())
         order = shares.order(weights)
         looks = [False, True] if len(order) > 1 else [True]  # it waits only where no flow has anything

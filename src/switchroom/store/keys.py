@@ -39,13 +39,17 @@ AVAILABLE = "available"  # sorted set: holders by the time until which they wrap
 IDLE = (
     "idle:"  # + skills: sorted set of waiting holders by the time since when they are idle; `profiles` names the skills
 )
-WAITING = "waiting"  # hash: waiting holder -> until when, and its inbox
+WAITING = "waiting"  # hash: waiting holder and its process -> until when
 MINUTE = "minute:"  # + minute: hash, counters of one minute, with a short life
 INBOX = "w:"  # + process: sorted set of holders of this process that are to claim
 
 
 def queue_events(flow_id: str) -> str:
     return flow(flow_id) + EVENTS
+
+
+def queue_available(flow_id: str) -> str:
+    return flow(flow_id) + AVAILABLE
 
 
 def queue_inbox(flow_id: str, process_id: str) -> str:

@@ -30,13 +30,11 @@ if free > 0 and want > 0 then
   local PATIENCE = 64 -- calls of a lane that are looked at beyond those wanted, when some may be backing off
   local refusals = call('EXISTS', K .. 'backoff') == 1
   local careful = refusals or #lanes() >= MOST_LANES
-  local passed = false
   for _, head in ipairs(heads(skills, want + (careful and PATIENCE or 0))) do
     if #held >= want then break end
     local r = load_whole(head[1])
-    if (head[3] == MIXED and not covers(skills, r.need)) or (refusals and backing_off(owner, r.id)) then
-      passed = true
-    else
+    local mine = head[3] ~= MIXED or covers(skills, r.need)
+    if mine and not (refusals and backing_off(owner, r.id)) then
       held[#held + 1] = take(r, owner, lease, offer, ARGV[5] == '1')
     end
   end
@@ -45,13 +43,14 @@ if free > 0 and want > 0 then
 end
 
 if wait_ms ~= '' then
+  local waiter = owner .. SEPARATOR .. inbox
   if #held > 0 then
-    forget_waiter(owner, skills)
+    forget_waiter(waiter, skills)
     call('ZREM', K .. 'w:' .. inbox, owner)
   else
-    call('ZADD', K .. 'idle:' .. skills, since, owner)
+    call('ZADD', K .. 'idle:' .. skills, since, waiter)
     call('SADD', K .. 'profiles', skills)
-    call('HSET', K .. 'waiting', owner, text(now + tonumber(wait_ms)) .. ' ' .. inbox)
+    call('HSET', K .. 'waiting', waiter, text(now + tonumber(wait_ms)))
   end
 end
 return { held, lost, since, 0 }

@@ -1,14 +1,14 @@
 -- Holders that wait. Each stands in `idle:` + the skills it offers, by the time since when it is idle; `profiles` names
--- those sets; `waiting` says until when it waits and in which inbox it reads. A call that may be taken wakes the one
--- that has been idle the longest among those that can take it.
+-- those sets; `waiting` says until when it waits. A call that may be taken wakes the one that has been idle the longest
+-- among those that can take it. A waiter is a holder and the inbox of its process: one holder may wait in several.
 
 local stirred = false -- something may be taken now that could not be before
 
 local function stir() stirred = true end
 
-local function forget_waiter(owner, skills)
-  call('ZREM', K .. 'idle:' .. skills, owner)
-  call('HDEL', K .. 'waiting', owner)
+local function forget_waiter(waiter, skills)
+  call('ZREM', K .. 'idle:' .. skills, waiter)
+  call('HDEL', K .. 'waiting', waiter)
   if call('EXISTS', K .. 'idle:' .. skills) == 0 then call('SREM', K .. 'profiles', skills) end
 end
 
@@ -17,6 +17,7 @@ local function backing_off(owner, id)
   return over and tonumber(over) > now
 end
 
+local WAITER = '^(.*)' .. SEPARATOR .. '(.*)$'
 local PATIENCE = 8 -- holders of one profile that are looked at for one call
 
 local function longest_idle(profiles, id, need, refusals)
@@ -27,7 +28,7 @@ local function longest_idle(profiles, id, need, refusals)
       for i = 1, #rows, 2 do
         local since = tonumber(rows[i + 1])
         if best_since and since >= best_since then break end
-        if not (refusals and backing_off(rows[i], id)) then
+        if not (refusals and backing_off(rows[i]:match(WAITER), id)) then
           best, best_since, best_skills = rows[i], since, skills
           break
         end
@@ -46,17 +47,18 @@ local function wake_holders()
   for _, head in ipairs(free > 0 and heads(nil, refusals and PATIENCE or 1) or {}) do
     local id, need = head[1], head[3]
     if need == MIXED then need = call('HGET', call_key(id), 'k') or '' end
-    local owner, skills = longest_idle(profiles, id, need, refusals)
-    while owner do
-      local deadline, inbox = (call('HGET', K .. 'waiting', owner) or '0 '):match('^(%d+) (.*)$')
-      forget_waiter(owner, skills)
+    local waiter, skills = longest_idle(profiles, id, need, refusals)
+    while waiter do
+      local deadline = call('HGET', K .. 'waiting', waiter) or '0'
+      forget_waiter(waiter, skills)
       if tonumber(deadline) > now then
+        local owner, inbox = waiter:match(WAITER)
         call('ZADD', K .. 'w:' .. inbox, 0, owner)
         call('PEXPIRE', K .. 'w:' .. inbox, 60000)
         free = free - 1
         break
       end
-      owner, skills = longest_idle(profiles, id, need, refusals) -- that one had gone: the next
+      waiter, skills = longest_idle(profiles, id, need, refusals) -- that one had gone: the next
     end
     if free < 1 then return end
   end
