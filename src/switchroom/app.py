@@ -15,6 +15,7 @@ from switchroom.access import Access
 from switchroom.dispatch import Dispatcher
 from switchroom.engine import Engine, FlowStore
 from switchroom.engine.providers import Models
+from switchroom.engine.takeover import Takeover
 from switchroom.gateway.app import build_gateway
 from switchroom.gateway.enqueue_lane import EnqueueLane
 from switchroom.gateway.services import SERVICES, Services
@@ -86,6 +87,7 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
     background = [
         asyncio.create_task(_kept_up(keeper.run), name="housekeeping"),
         asyncio.create_task(_kept_up(hooks.run), name="webhook-feed"),
+        asyncio.create_task(_kept_up(Takeover(store, engine, executions).run), name="takeover"),
     ]
     try:
         await _serve(app, settings.host, settings.port, stop, up, EnqueueLane)

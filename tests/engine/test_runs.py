@@ -150,7 +150,7 @@ async def test_a_run_goes_on_after_its_last_finished_node(
     assert ledger.posts[1][1] == ledger.posts[2][1] != ledger.posts[0][1]
     done = await executions.get(record.id)
     assert done is not None
-    assert (done.state, done.final_state) == (ExecutionState.FINISHED, {"n": 2})
+    assert (done.state, done.final_state) == (ExecutionState.FINISHED, {"n": "2"})
     assert [node["node_id"] for node in done.nodes] == ["s", "f", "h", "c", "l", "f", "h", "c", "r"]
     saved = await store.call("GET", keys.session("f-1", "s-1"))
     after = msgspec.json.decode(saved, type=Session)

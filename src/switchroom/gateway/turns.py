@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import msgspec
 from aiohttp import web
 
 from switchroom.engine.events import Event, NodeFinished, TurnEnded, TurnFailed, TurnInput
+from switchroom.engine.runs import Given, Kept, RunLost, Runs
 from switchroom.errors import Conflict, SwitchroomError, TimedOut
 from switchroom.gateway.broadcast import Broadcast
 from switchroom.gateway.services import Services
@@ -119,15 +121,17 @@ class Turn:
 
     async def _work(self) -> None:
         try:
+            # The journal is the outer one: a run is forgotten when its session and its record are saved.
+            kept = Runs(self._parts.store).keep(self.flow.id, self.execution.id)
             held = held_session(self._parts, self.flow.id, self.session_id, token=self.execution.id)
-            async with held as session:
+            async with kept as journal, held as session:
                 if not self._begun.done():
                     self._begun.set_result(None)
-                await self._run(session)
+                await self._run(session, journal)
         finally:
             self._events_end()
 
-    async def _run(self, session: Session) -> None:
+    async def _run(self, session: Session, journal: Kept) -> None:
         records, execution = self._parts.executions, self.execution
         await records.begin(execution)
         if not session.started:
@@ -135,7 +139,7 @@ class Turn:
             session.state = {**session.state, **self.overridden.state}
         state, detail = ExecutionState.TERMINATED, ""
         try:
-            await self._follow(session)
+            await self._follow(session, journal)
             waits = self.ended is not None and self.ended.outcome == "stopped"
             state = ExecutionState.STOPPED if waits else ExecutionState.FINISHED
             if self._failure is not None:
@@ -153,19 +157,29 @@ class Turn:
             raise
         finally:
             self.state, execution.detail, execution.final_state = state, detail, session.state
-            # Shielded: whoever cancels the turn does not cancel the truth about it.
-            await asyncio.shield(records.finish(execution, state))
+            if not journal.lost:
+                # Shielded: whoever cancels the turn does not cancel the truth about it.
+                await asyncio.shield(records.finish(execution, state))
         if state is ExecutionState.TIMEOUT:
             raise TimedOut(detail, extra=self.about())
         if self._failure is not None:
             raise FlowFailed(detail, code=self._failure.code, extra=self.about())
 
-    async def _follow(self, session: Session) -> None:
+    async def _follow(self, session: Session, journal: Kept) -> None:
         deadline = asyncio.get_running_loop().time() + self._parts.turn_timeout_s
         given = self.given
         if given.kind == "utterance" and not session.started:
             given = msgspec.structs.replace(given, kind="start")
         settings = self.flow.settings
+        journal.given = Given(
+            graph=self.overridden.graph,
+            turn=given,
+            variables=settings.variables,
+            runtime=self.overridden.variables,
+            tools=settings.tools,
+            deadline_ms=int((time.time() + self._parts.turn_timeout_s) * 1000),
+            kept_s=self._parts.session_ttl_s,
+        )
         running = self._parts.engine.run(
             self.overridden.graph,
             session,
@@ -173,11 +187,14 @@ class Turn:
             variables=settings.variables,
             runtime=self.overridden.variables,
             tools=settings.tools,
+            journal=journal,
         )
         async with contextlib.aclosing(running) as events:
             while (event := await _next(events, deadline)) is not None:
                 self._take(event)
                 await self._tell(event)
+        if journal.lost:
+            raise RunLost("Another process goes on with this turn.")
 
     def _take(self, event: Event) -> None:
         match event:
