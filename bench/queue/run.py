@@ -1,6 +1,6 @@
 """The queue's claims, peers and us in one run on the same Valkey (the wheel's), same fsync policy, same payload.
 
-    python bench/queue/run.py [--quick] [http latency drain crash scale]
+    python bench/queue/run.py [--quick] [--repeats N] [http durability latency drain crash scale]
 
 Needs wrk and node; the peers are installed once into the user's cache folder. CPU of the measured process comes first:
 these machines are shared. `foreign` is what other processes took of the machine meanwhile, in cores. Peers and we
@@ -57,8 +57,8 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> N
     console.print(table)
 
 
-def http(quick: bool) -> None:
-    repeats, seconds = (1, 2) if quick else (5, 4)
+def http(quick: bool, repeats: int) -> None:
+    seconds = 2 if quick else 4
     names = list(http_enqueue.SERVERS)
     found = repeated(names, repeats, lambda name: http_enqueue.sample(name, seconds=seconds))
     us = median(found["switchroom"], "server_us")
@@ -80,12 +80,14 @@ def http(quick: bool) -> None:
             for name, samples in found.items()
         ),
     )
+
+
+def durability(quick: bool, repeats: int) -> None:
     modes = [(fsync, connections) for fsync in ("everysec", "always") for connections in (1, 64)]
     rows = []
     for fsync, connections in modes:
         samples = [
-            http_enqueue.sample("switchroom", connections=connections, seconds=2, fsync=fsync)
-            for _ in range(1 if quick else 3)
+            http_enqueue.sample("switchroom", connections=connections, seconds=2, fsync=fsync) for _ in range(repeats)
         ]
         figures = [spread(samples, "requests_s"), spread(samples, "p50_ms", 2), spread(samples, "p99_ms", 2)]
         rows.append([fsync, str(connections), *figures, spread(samples, "server_us"), spread(samples, "foreign", 1)])
@@ -96,8 +98,8 @@ def http(quick: bool) -> None:
     )
 
 
-def latency(quick: bool) -> None:
-    repeats, count = (1, 150) if quick else (5, 300)
+def latency(quick: bool, repeats: int) -> None:
+    count = 150 if quick else 300
     found = repeated(workers.NAMES, repeats, lambda name: workers.latency(name, count))
     rows = [
         [name, spread(runs, "p50_ms", 2), spread(runs, "p99_ms", 2), spread(runs, "foreign", 1)]
@@ -106,8 +108,8 @@ def latency(quick: bool) -> None:
     show(f"Enqueue to start, idle; {repeats} runs of {count} calls", ["library", "p50 ms", "p99 ms", "foreign"], rows)
 
 
-def drain(quick: bool) -> None:
-    repeats, count = (1, 4_000) if quick else (3, 20_000)
+def drain(quick: bool, repeats: int) -> None:
+    count = 4_000 if quick else 20_000
     slow = {"arq", "streaq", "saq"}
     found = repeated(workers.NAMES, repeats, lambda name: workers.drain(name, count // 5 if name in slow else count))
     bull = median(found["bullmq"], "jobs_s") if found.get("bullmq") else float("nan")
@@ -128,8 +130,8 @@ def drain(quick: bool) -> None:
     )
 
 
-def crash(quick: bool) -> None:
-    seconds = [workers.crash() for _ in range(1 if quick else 3)]
+def crash(quick: bool, repeats: int) -> None:
+    seconds = [workers.crash() for _ in range(repeats)]
     show(
         f"kill -9 of the only holder with 8 calls, a new one at once (lease {workers.LEASE_S:.0f} s)",
         ["", "all held again after s", "leases"],
@@ -137,7 +139,7 @@ def crash(quick: bool) -> None:
     )
 
 
-def long_line(quick: bool) -> None:
+def long_line(quick: bool, repeats: int) -> None:
     sizes = [1_000, 20_000] if quick else [1_000, 100_000, 1_000_000]
     found = scale.costs(sizes)
     first = found[0]
@@ -158,20 +160,22 @@ def long_line(quick: bool) -> None:
     )
 
 
-PARTS = {"http": http, "latency": latency, "drain": drain, "crash": crash, "scale": long_line}
+PARTS = {"http": http, "durability": durability, "latency": latency, "drain": drain, "crash": crash, "scale": long_line}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help="of " + ", ".join(PARTS) + "; all by default")
     parser.add_argument("--quick", action="store_true", help="one short run of each: does it work, not how fast")
+    parser.add_argument("--repeats", type=int, help="of each measure (3; with --quick 1); the median is shown")
     chosen = parser.parse_args()
+    repeats = chosen.repeats or (1 if chosen.quick else 3)
     console.print(
         f"{len(CORES)} cores, load {os.getloadavg()[0]:.1f}; measured on core {SERVER_CORE}, store and load on "
         f"core {LOAD_CORE}; Python {sys.version.split()[0]}"
     )
     for name in chosen.parts or PARTS:
-        PARTS[name](chosen.quick)
+        PARTS[name](chosen.quick, repeats)
     console.print(f"load at the end {os.getloadavg()[0]:.1f}")
 
 
