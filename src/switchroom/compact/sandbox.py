@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -17,10 +18,11 @@ import quickjs
 
 from switchroom.errors import SwitchroomError
 
-__all__ = ["Limits", "Sandbox", "ScriptError"]
+__all__ = ["Limits", "Sandbox", "ScriptError", "modules_of"]
 
 _NAME_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_$")
 _MAX_RESULT = 1 << 20
+_REQUIRE = re.compile(r"""\brequire\(\s*["'`]([^"'`\s]{1,100})["'`]\s*\)""")
 
 
 class ScriptError(SwitchroomError):
@@ -128,6 +130,11 @@ def run(body: str, bound: Mapping[str, Any], limits: Limits) -> Any:
     if len(out) > _MAX_RESULT:
         raise ScriptError(f"The script's result is longer than {_MAX_RESULT} characters.")
     return msgspec.json.decode(out)
+
+
+def modules_of(body: str) -> list[str]:
+    """The names of the Node modules that a script asks for: it cannot have any."""
+    return list(dict.fromkeys(found[1] for found in _REQUIRE.finditer(body)))
 
 
 def syntax_fault(body: str, names: tuple[str, ...]) -> str | None:

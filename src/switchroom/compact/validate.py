@@ -174,6 +174,12 @@ def _node(node: Node, graph: CompactGraph, declared: set[str]) -> Iterator[tuple
     elif node.kind == "customFunction" and isinstance(node.inputs.get("code"), str):
         names = tuple("$" + str(row["name"]).lstrip("$") for row in node.rows("variables") if row.get("name"))
         fault = sandbox.syntax_fault(node.inputs["code"], tuple(dict.fromkeys((*_FUNCTION_NAMES, *names))))
+        if modules := sandbox.modules_of(node.inputs["code"]):
+            what = ", ".join(f"`{name}`" for name in modules)
+            yield (
+                "warning",
+                f"The function of `{label}` asks for {what}, which no sandbox has: use an HTTP node or a tool instead.",
+            )
         if fault:
             yield "error", f"The function of `{label}` does not parse ({fault}): correct it."
     for what in _misshapen(node.inputs, BY_NAME[node.kind].fields):

@@ -56,7 +56,11 @@ class Scope:
         return {"state": self.session.state, "sessionId": self.session.session_id, "chatId": self.session.session_id}
 
     def history(self) -> str:
-        return "\n".join(f"{message.role}: {message.text}" for message in self.session.messages)
+        """The conversation, with what the nodes of this run said to each other."""
+        session = self.session
+        heard = session.messages[: session.began] if session.runtime else session.messages
+        lines = [f"{message.role}: {message.text}" for message in heard]
+        return "\n".join([*lines, *(f"{prompt.role}: {prompt.content}" for prompt in session.runtime)])
 
     def lookup(self, path: tuple[str, ...]) -> Any:
         """The value of a template's path; MISSING if it names nothing."""

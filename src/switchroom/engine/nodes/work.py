@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from switchroom.compact.model import Node
+from switchroom.compact.sandbox import modules_of
 from switchroom.compact.templates import as_text
 from switchroom.engine.nodes.base import NodeFault, Result, Step, params, update_state
 from switchroom.engine.responder import Row
@@ -60,6 +61,13 @@ class CustomFunction:
 
     async def run(self, step: Step) -> Result:
         declared = params(step.node, CustomFunctionParams)
+        if modules := modules_of(declared.code):
+            names = ", ".join(f"`{name}`" for name in modules)
+            raise NodeFault(
+                f"The function of `{step.label}` asks for the modules {names}. Functions run in a sandbox without "
+                "modules, files or network: reach a database or an API through an HTTP node or a tool instead.",
+                code="script_needs_modules",
+            )
         given = {"$" + row.name.lstrip("$"): step.value(row.value) for row in declared.variables if row.name}
         known = {
             "$flow": step.scope.flow(),
