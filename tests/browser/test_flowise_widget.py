@@ -94,12 +94,16 @@ async def test_the_published_widget_chats(
 
     async with page.expect_response(lambda r: "/feedback/" in r.url):
         await widget.get_by_title("Thumbs Up").last.click()
+    await widget.get_by_placeholder("What do you think of the response?").fill("Quick and right")
+    async with page.expect_response(lambda r: r.request.method == "PUT"):
+        await widget.get_by_text("Submit Feedback").click()
+    await expect(widget.get_by_text("Submit Feedback")).to_be_hidden()
     picture = tmp_path / "widget.png"
     await page.screenshot(path=picture)
     assert picture.stat().st_size > 5_000
 
     ours = [one for one in asked if one[2].startswith("/api/")]
-    assert {path for _, _, path in ours} == {
+    assert {path.partition(".")[0] for _, _, path in ours} == {
         "/api/v1/chatflows-streaming/support",
         "/api/v1/public-chatbotConfig/support",
         "/api/v1/leads/",
@@ -111,7 +115,8 @@ async def test_the_published_widget_chats(
     assert (lead["name"], lead["email"]) == ("Ana", "ana@example.com")
     (rating,) = await call("GET", f"{served}/api/v1/feedback/support")
     rows = (await call("GET", f"{served}/api/v1/executions?sessionId={rating['chatId']}"))["data"]
-    assert rating["rating"] == "THUMBS_UP" and [row["state"] for row in rows] == ["FINISHED", "FINISHED"]
+    assert (rating["rating"], rating["content"]) == ("THUMBS_UP", "Quick and right")
+    assert [row["state"] for row in rows] == ["FINISHED", "FINISHED"]
 
 
 async def test_a_page_that_the_owner_did_not_allow_gets_nothing(

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import time
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,8 @@ from switchroom.errors import Conflict, SwitchroomError, TimedOut
 from switchroom.gateway.broadcast import Broadcast
 from switchroom.gateway.services import Services
 from switchroom.gateway.sessions import held_session
-from switchroom.records import Execution, ExecutionState
+from switchroom.ids import new_uuid
+from switchroom.records import Execution, ExecutionFilter, ExecutionState
 
 if TYPE_CHECKING:
     from switchroom.engine import Flow
@@ -51,21 +51,19 @@ class Turn:
         self,
         parts: Services,
         flow: Flow,
-        session_id: str,
         given: TurnInput,
         form: dict[str, Any] | None,
         over: Overridden,
+        execution: Execution,
     ) -> None:
         self.flow = flow
-        self.session_id = session_id
-        self.message_id = str(uuid.uuid4())
+        self.session_id = execution.session_id
+        self.message_id = new_uuid()
         self.given = given
         self.overridden = over
         self.text = ""
         self.ended: TurnEnded | None = None
-        self.execution = Execution(
-            id=str(uuid.uuid4()), flow_id=flow.id, session_id=session_id, kind="turn", graph_hash=over.hash
-        )
+        self.execution = execution
         self.state = ExecutionState.INPROGRESS
         self._parts = parts
         self._form = form
@@ -243,7 +241,11 @@ class Turns:
         self, flow: Flow, session_id: str, given: TurnInput, form: dict[str, Any] | None, over: Overridden
     ) -> Turn:
         """Raises `Conflict` while another turn of the session runs."""
-        turn = Turn(self._parts, flow, session_id, given, form, over)
+        execution = await self._stopped(flow.id, session_id) if given.human is not None else None
+        if execution is None:
+            execution = Execution(id=new_uuid(), flow_id=flow.id, session_id=session_id, kind="turn")
+        execution.graph_hash = over.hash
+        turn = Turn(self._parts, flow, given, form, over, execution)
         self._tasks.add(turn.task)
         turn.task.add_done_callback(self._done)
         try:
@@ -264,6 +266,15 @@ class Turns:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _stopped(self, flow_id: str, session_id: str) -> Execution | None:
+        """The record of the run that waits for a person in this session: the answer goes on in it."""
+        wanted = ExecutionFilter(flow_id=flow_id, session_id=session_id, state=ExecutionState.STOPPED)
+        rows, _ = await self._parts.executions.search(wanted, limit=1)
+        if not rows:
+            return None
+        rows[0].state = ExecutionState.INPROGRESS
+        return rows[0]
 
     def _hear(self, body: dict[str, Any]) -> None:
         turn = self._running.get((body["flow"], body["session"]))
