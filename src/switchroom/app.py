@@ -65,6 +65,7 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
             blobs=blobs,
             signals=SignalClient(store),
             guard=Guard(settings.outbound_allow),
+            cc_hosts=Guard(settings.cc_hosts) if settings.cc_hosts else None,
             webhooks=webhooks,
             max_body_bytes=settings.max_body_bytes,
             max_bulk_lines=settings.max_bulk_lines,

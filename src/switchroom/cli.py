@@ -56,9 +56,7 @@ app.add_typer(webhooks_app, name="webhooks")
 app.command("compact", epilog="Example: switchroom compact examples/support-line.json --format mermaid")(
     compact_command
 )
-app.command("enqueue-bulk", epilog="Example: switchroom enqueue-bulk campaign.csv --flow support")(
-    enqueue_bulk_command
-)
+app.command("enqueue-bulk", epilog="Example: switchroom enqueue-bulk campaign.csv --flow support")(enqueue_bulk_command)
 app.command("crawl", epilog="Example: switchroom crawl https://example.com --depth 2 --out pages/")(crawl_command)
 app.command(
     "call", epilog="Example: switchroom call --flow support --task flowise-… --wav question.wav --record heard.wav"

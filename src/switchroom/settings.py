@@ -65,6 +65,8 @@ class Settings(BaseSettings):
     outbound_allow: Words = ()
     """Hosts and networks that are not public and may be called all the same (`ccBaseUrl`, `callbackUrl`, HTTP nodes and
     tools of flows)."""
+    cc_hosts: Words = ()
+    """The only hosts, `*.suffixes` and networks that a `ccBaseUrl` may name; none: any that may be called."""
 
     providers: dict[str, ProviderSettings] = {}
     """Model services by name, as JSON in the environment or as tables in TOML; with none the embedded responder
@@ -91,7 +93,7 @@ class Settings(BaseSettings):
     log_pii: bool = False
     """Let caller IDs and the like into the log."""
 
-    @field_validator("api_keys", "outbound_allow", mode="before")
+    @field_validator("api_keys", "outbound_allow", "cc_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):

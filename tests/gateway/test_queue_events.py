@@ -107,9 +107,18 @@ async def test_a_client_behind_what_is_kept_is_told(client: TestClient, parts: S
         assert (name, data["taskId"]) == ("call.pending", task)
 
 
+async def reads(parts: Services) -> set[str]:
+    """The connections that wait in a read of a stream, of whichever test of this server."""
+    clients = (await parts.store.call("CLIENT", "LIST")).decode().splitlines()
+    return {line.split()[0] for line in clients if "cmd=xread" in line}
+
+
 async def test_many_clients_share_one_read(client: TestClient, parts: Services) -> None:
+    before = await reads(parts)
     replies = [await client.get(PATH) for _ in range(40)]
-    blocked = [line for line in (await parts.store.call("CLIENT", "LIST")).decode().splitlines() if "cmd=xread" in line]
+    async with asyncio.timeout(5):
+        while not (blocked := await reads(parts) - before):
+            await asyncio.sleep(0.01)
     task = await enqueue(parts, "+1")
     found = await asyncio.gather(*(take(reply, 1) for reply in replies))
     for reply in replies:

@@ -15,6 +15,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from standardwebhooks import Webhook
 
 from switchroom.dispatch import Dispatcher
+from switchroom.gateway.app import build_gateway
 from switchroom.gateway.services import Services
 from switchroom.housekeeping import Housekeeping
 from switchroom.net import Guard, GuardedClient
@@ -274,6 +275,19 @@ async def test_an_address_that_is_not_allowed_ends_the_call(
     assert detail["status"] == "rejected"
     assert "not public" in detail["detail"]
     assert kiosk.offers == []
+
+
+async def test_a_list_of_hosts_narrows_who_may_be_named(parts: Services, aiohttp_client: Any, line: TestClient) -> None:
+    narrow = dataclasses.replace(parts, cc_hosts=Guard(("*.kiosks.example", "127.0.0.1")))
+    client = await aiohttp_client(build_gateway(narrow))
+    for url, expected in (
+        ("https://a.kiosks.example/cc", 202),
+        ("http://127.0.0.1:9/", 202),
+        ("https://kiosks.example.org", 400),
+    ):
+        status, body = await post(client, "enqueue", {"form": {"ID": url}, "ccBaseUrl": url})
+        assert status == expected, body
+    assert body["errors"][0]["pointer"] == "/ccBaseUrl"
 
 
 async def test_completed_by_its_name_it_ends_at_once_and_leaves_a_record(

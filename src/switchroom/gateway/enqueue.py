@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import msgspec
 
 from switchroom.access import Principal
 from switchroom.engine import Flow
-from switchroom.errors import Conflict
+from switchroom.errors import BadInput, Conflict, Fault
 from switchroom.gateway import enqueue_body
 from switchroom.gateway.services import Services, usable_flow
 from switchroom.http_problems import decoded_json
@@ -46,6 +48,9 @@ async def accept_decoded(
     if known is None or not _takes_calls(known[1], principal):
         known = await _current(parts, principal, flow_id)
     call = enqueue_body.parse(body, idempotency_key, parts.guard)
+    if call.cc_base_url and parts.cc_hosts and not parts.cc_hosts.names(urlsplit(call.cc_base_url).hostname or ""):
+        what = "names a host that is not on this server's list"
+        raise BadInput(f"ccBaseUrl {what}", faults=[Fault(what, "/ccBaseUrl")])
     while True:
         revision, flow = known
         try:

@@ -35,6 +35,8 @@ class Services:
     signals: SignalClient
     guard: Guard
     """Decides about URLs that a request names for later (`ccBaseUrl`, `callbackUrl`)."""
+    cc_hosts: Guard | None = None
+    """Where given, a `ccBaseUrl` must name one of its hosts."""
     webhooks: Webhooks
     max_body_bytes: int = 1 << 20
     max_canvas_bytes: int = 16 << 20

@@ -65,13 +65,24 @@ class Guard:
             ip = ipaddress.ip_address(address.partition("%")[0])
         except ValueError:
             return False
-        name = host.lower().rstrip(".")
-        if name in self._hosts or any(name.endswith(suffix) for suffix in self._suffixes):
+        if self._named(host):
             return True
         seen = _innermost(ip)
         if any(seen in network for network in self._networks if network.version == seen.version):
             return True
         return is_public(ip)
+
+    def names(self, host: str) -> bool:
+        """Whether `allow` has this host: by its name or a suffix, or its address where it is one."""
+        try:
+            seen = _innermost(ipaddress.ip_address(host.strip("[]").partition("%")[0]))
+        except ValueError:
+            return self._named(host)
+        return any(seen in network for network in self._networks if network.version == seen.version)
+
+    def _named(self, host: str) -> bool:
+        name = host.lower().rstrip(".")
+        return name in self._hosts or any(name.endswith(suffix) for suffix in self._suffixes)
 
     async def resolve(self, host: str, port: int, family: int = socket.AF_UNSPEC) -> list[tuple[int, str]]:
         """The permitted addresses of `host` as `(family, address)`.
