@@ -191,7 +191,10 @@ class KioskCall:
     async def _run(self, given: TurnInput, turn: int) -> None:
         flow = self._flow
         try:
-            events = self._tools.engine.run(flow.graph, self._session, given, variables=flow.settings.variables)
+            settings = flow.settings
+            events = self._tools.engine.run(
+                flow.graph, self._session, given, variables=settings.variables, tools=settings.tools
+            )
             async with contextlib.aclosing(events):
                 async for event in events:
                     if isinstance(event, NodeFinished):
