@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,9 +45,12 @@ def run(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     return done
 
 
+def api_pid(server: Server) -> int:
+    return next(pid for pid in server.pids() if b"api" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
+
+
 def api_rss_kib(server: Server) -> int:
-    api = next(pid for pid in server.pids() if b"api" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
-    lines = Path(f"/proc/{api}/status").read_text().splitlines()
+    lines = Path(f"/proc/{api_pid(server)}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
 
 
@@ -126,3 +133,27 @@ def test_the_command_goes_on_where_it_stopped(server: Server, tmp_path: Path) ->
     expected = [(one["line"], one["taskId"]) for one in before if one["line"] > 45]
     assert [(one["line"], one["taskId"]) for one in rest] == expected
     assert "60 accepted" in done.stderr
+
+
+def test_a_killed_server_cuts_it_and_the_command_goes_on(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "killed.csv"
+    count = 20_000
+    file.write_text("ID,question\n" + "".join(f"killed-{number},Hello?\n" for number in range(count)))
+    words = ["enqueue-bulk", str(file), "--flow", "killed", "--server", server.url]
+    run("flow", "import", str(CANVAS), "--id", "killed", "--server", server.url)
+    sending = subprocess.Popen([*COMMAND, *words], stderr=subprocess.PIPE, text=True, env=environment())
+    path = "/api/v1/openai-realtime/killed/queue/status?limit=1"
+    deadline = time.monotonic() + 30
+    while http(server.url, "GET", path)[1]["pendingCount"] < 1_000:
+        assert time.monotonic() < deadline
+    os.kill(api_pid(server), signal.SIGKILL)
+    _, said = sending.communicate(timeout=60)
+    assert sending.returncode == 1, said
+    assert "--resume" in said
+    while time.monotonic() < deadline:  # the supervisor starts it again
+        with contextlib.suppress(OSError):
+            http(server.url, "GET", "/healthz")
+            break
+        time.sleep(0.1)
+    assert f"{count} accepted" in run(*words, "--resume").stdout
+    assert http(server.url, "GET", path)[1]["pendingCount"] == count
