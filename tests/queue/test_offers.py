@@ -86,21 +86,29 @@ async def test_a_refused_call_keeps_its_place_and_goes_to_another_holder(queue: 
         await queue.answer(held)
 
 
-async def test_the_back_off_doubles_and_belongs_to_one_holder_and_one_call(queue: Queue) -> None:
+async def test_the_back_off_doubles_and_belongs_to_one_holder_and_one_call(queue: Queue, store: Store) -> None:
     await queue.configure(FLOW, Rules(refuse_backoff_ms=60))
-    await put(queue)
-    refused_for = []
-    for _ in range(3):
+    task = await put(queue)
+
+    async def now_ms() -> int:
+        seconds, micros = await store.call("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    for pause_ms in (60, 120, 240):
         held = await take(queue)
+        before = await now_ms()
         await queue.refuse(held)
-        start = time.monotonic()
+        until = int(await store.call("ZSCORE", f"sr:{{{FLOW}}}:backoff", f"kiosk\x1f{task}"))
+        assert before + pause_ms <= until <= await now_ms() + pause_ms
         while not (again := await queue.claim(FLOW, "kiosk")):
             await asyncio.sleep(0.005)
-        refused_for.append(time.monotonic() - start)
+        assert await now_ms() >= until
         await queue.release(again[0], "put back")
-    assert 0.05 < refused_for[0] < 0.12
-    assert 0.11 < refused_for[1] < 0.23
-    assert 0.23 < refused_for[2] < 0.45
+    await queue.refuse(await take(queue))
+    assert await queue.claim(FLOW, "kiosk") == []
+    await put(queue, "b")
+    assert (await take(queue)).call.caller_id == "b"
+    assert (await take(queue, "another")).task_id == task
 
 
 async def test_many_refusals_are_no_failed_attempts_and_lost_ones_are(queue: Queue) -> None:
