@@ -1,4 +1,4 @@
-"""HTTP, Tool, Wait, hand-over; branches that run at once and merge; a person asked; variables; bounds and cancelling."""
+"""HTTP, Tool, Wait, hand-over; branches that run at once and merge; a person asked; variables; cancelling."""
 
 from __future__ import annotations
 
@@ -305,7 +305,7 @@ async def test_a_stop_inside_of_a_nested_flow(flows: FlowStore) -> None:
 
 async def test_variables_of_a_turn_win(flows: FlowStore) -> None:
     """static < flow < runtime, key by key, also inside of a nested flow."""
-    inner = draw({"s": START, "r": reply("{{ $vars.a }}{{ $vars.b }}{{ $vars.c }}")}, [("s", "r")])
+    inner = draw({"s": START, "q": reply("{{ $vars.a }}{{ $vars.b }}{{ $vars.c }}")}, [("s", "q")])
     await flows.save(inner, flow_id="inner", settings={"variables": {"b": "inner", "c": "inner"}})
     canvas = draw(
         {
