@@ -397,7 +397,7 @@ async def test_after_a_call_the_line_and_its_holder_rest(queue: Queue) -> None:
     assert await queue.claim(FLOW, "other") == []
     start = time.monotonic()
     assert len(await queue.wait_claim("w", FLOW, rests=True, timeout_s=10)) == 1
-    assert 0.1 < time.monotonic() - start
+    assert time.monotonic() - start > 0.1
 
 
 async def test_a_resting_holder_does_not_keep_others_from_a_free_line(queue: Queue) -> None:
@@ -420,7 +420,7 @@ async def test_a_holder_that_rests_after_a_call_of_one_flow_rests_in_all_of_its_
     assert 100 < await queue.rests_ms("w", ("one", "two")) <= 200
     (after,) = await queue.wait_claim("w", {"one": 1, "two": 1}, rests=True, timeout_s=5)
     assert after.flow_id != held.flow_id
-    assert 0.2 <= time.monotonic() - start
+    assert time.monotonic() - start >= 0.2
 
 
 async def test_one_holder_may_wait_in_several_processes(queue: Queue, store: Store) -> None:
