@@ -174,7 +174,7 @@ class Cluster:
         return b"cluster_state:ok" in await node.call("CLUSTER", "INFO")
 
 
-async def until(probe: Callable[[], Awaitable[Any]], seconds: float = 20.0) -> None:
+async def until(probe: Callable[[], Awaitable[Any]], seconds: float = 60.0) -> None:
     """Waits until `probe` holds; what it raises on the way is no answer."""
     async with asyncio.timeout(seconds):
         while True:
