@@ -255,7 +255,8 @@ def chat_rate(flow_id: str, who: str) -> str:
 
 
 def chat_rows(flow_id: str, kind: str) -> str:
-    """Hash: ID -> what chat clients left (JSON); `kind` is `feedback` or `leads`. `+ ":at"`: the same IDs by time."""
+    """Hash: ID -> a row kept beside a flow (JSON); `kind` is `feedback`, `leads` or `versions`. `+ ":at"`: the same IDs
+    by time."""
     return f"sr:{{{flow_id}}}:{kind}"
 
 
