@@ -69,6 +69,8 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
             webhooks=webhooks,
             max_body_bytes=settings.max_body_bytes,
             max_bulk_lines=settings.max_bulk_lines,
+            notify_secret=settings.notify_secret.get_secret_value() if settings.notify_secret else None,
+            notify_open=settings.notify_open,
         )
     )
     if not settings.api_keys:

@@ -62,6 +62,10 @@ class Settings(BaseSettings):
     """What `X-Ingest-Secret` must hold on the sidecar."""
     secrets_key: SecretStr | None = None
     """Encrypts the signing secrets of webhooks in the store; without it they stand there in clear."""
+    notify_secret: SecretStr | None = Field(default=None, min_length=32)
+    """What `X-Notify-Secret` must hold at the notify hub (`/ws`); without it the hub is off."""
+    notify_open: bool = False
+    """The notify hub asks for no secret. For development only."""
     outbound_allow: Words = ()
     """Hosts and networks that are not public and may be called all the same (`ccBaseUrl`, `callbackUrl`, HTTP nodes and
     tools of flows)."""

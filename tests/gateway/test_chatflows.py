@@ -47,7 +47,7 @@ async def test_type_and_settings_are_kept_through_changes(
     assert flow["type"] == "REALTIME"
     chat = flow["settings"]["chat"]
     assert (chat["public"], chat["onDisconnect"]) == (False, "cancel")
-    assert {name: value for name, value in flow["settings"].items() if name != "chat"} == {
+    assert {name: value for name, value in flow["settings"].items() if name not in ("chat", "pipeline")} == {
         "lines": 2, "duplicates": "reject", "maxAttempts": 3, "protected": False, "variables": {}, "cap": 100_000,
         "serviceLevelS": 20, "shortAbandonS": 5, "wrapupS": 0, "retryDelayS": 0, "refuseBackoffS": 5, "relaxAfterS": [],
         "openingHours": None, "statsDays": 400,

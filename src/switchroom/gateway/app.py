@@ -22,15 +22,18 @@ from switchroom.gateway import (
     executions,
     holding,
     kiosk,
+    notify,
     openapi,
     prediction,
     queue,
     queue_events,
     queue_figures,
+    versions,
     webhooks,
 )
 from switchroom.gateway.broadcast import BROADCAST, Broadcast
 from switchroom.gateway.lingering import install_lingering
+from switchroom.gateway.notify import HUB, NotifyHub
 from switchroom.gateway.operation import operation, operation_of
 from switchroom.gateway.public import install_origins
 from switchroom.gateway.reply import json_reply
@@ -56,16 +59,34 @@ def build_gateway(parts: Services) -> web.Application:
     app[SERVICES] = parts
     app[BROADCAST] = Broadcast(parts.store)
     app[TURNS] = Turns(parts, app[BROADCAST])
+    app[HUB] = NotifyHub(app[BROADCAST])
+    app.on_shutdown.append(_close_hub)
     install_origins(app)
     app.cleanup_ctx.append(_background)
     voice = (queue, queue_events, holding, kiosk, queue_figures, bulk, calls, webhooks)
-    for dialect in (*voice, compact, chatflows, prediction, chat_clients, executions, apikeys, openapi):
+    for dialect in (
+        *voice,
+        compact,
+        chatflows,
+        versions,
+        prediction,
+        chat_clients,
+        notify,
+        executions,
+        apikeys,
+        openapi,
+    ):
         app.router.add_routes(dialect.routes())
     app.router.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])
     for route in app.router.routes():
         if operation_of(route.handler) is None:
             raise TypeError(f"{route.method} {route.resource} declares no operation, so nobody knows who may call it")
     return app
+
+
+async def _close_hub(app: web.Application) -> None:
+    # Before aiohttp waits for the requests under way: a socket would hold it up.
+    app[HUB].close()
 
 
 async def _background(app: web.Application) -> AsyncIterator[None]:

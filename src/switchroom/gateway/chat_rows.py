@@ -1,9 +1,9 @@
-"""What chat clients leave with a flow (ratings, contact details): bounded in number and in time."""
+"""Rows kept beside a flow (ratings, contact details, its versions): bounded in number and in time."""
 
 from __future__ import annotations
 
 import time
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import msgspec
 
@@ -15,7 +15,7 @@ KEPT_MS = 90 * 24 * 3_600_000
 _TRIMMED_AT_ONCE = 100
 
 T = TypeVar("T", bound=msgspec.Struct)
-Kind = Literal["feedback", "leads"]
+Kind = Literal["feedback", "leads", "versions"]
 
 _PUT = Script("""
 -- KEYS: rows, their times. ARGV: ID, row, now in ms, oldest time to keep, most rows, most rows to remove in this call.
@@ -31,19 +31,30 @@ return #old
 """)
 
 
-async def put_row(parts: Services, flow_id: str, kind: Kind, row_id: str, row: msgspec.Struct) -> None:
-    """Writes a row; the oldest go where there are too many."""
+async def put_row(
+    parts: Services,
+    flow_id: str,
+    kind: Kind,
+    row_id: str,
+    row: msgspec.Struct,
+    *,
+    most: int | None = None,
+    kept_ms: int | None = None,
+) -> None:
+    """Writes a row; the oldest go where there are more than `most` or they are older than `kept_ms`."""
     now = time.time_ns() // 1_000_000
     rows = keys.chat_rows(flow_id, kind)
+    oldest = now - (KEPT_MS if kept_ms is None else kept_ms)
     args: list[str | bytes | int | float] = [
-        row_id,
-        msgspec.json.encode(row),
-        now,
-        now - KEPT_MS,
-        MAX_ROWS,
-        _TRIMMED_AT_ONCE,
-    ]
+        row_id, msgspec.json.encode(row), now, oldest, MAX_ROWS if most is None else most, _TRIMMED_AT_ONCE
+    ]  # fmt: skip
     await parts.store.run(_PUT, keys=[rows, rows + ":at"], args=args)
+
+
+async def delete_rows(parts: Services, flow_id: str) -> None:
+    """Everything that is kept beside a flow."""
+    rows = [keys.chat_rows(flow_id, kind) for kind in get_args(Kind)]
+    await parts.store.call("DEL", *rows, *(name + ":at" for name in rows))
 
 
 async def one_row(parts: Services, flow_id: str, kind: Kind, row_id: str, shape: type[T]) -> T | None:

@@ -13,11 +13,14 @@ from switchroom.access import Scope
 from switchroom.engine.chat import ChatSettings
 from switchroom.engine.flows import FlowSettings
 from switchroom.errors import BadInput, Conflict, Fault, NotFound
+from switchroom.gateway.chat_rows import delete_rows
 from switchroom.gateway.compact import canvas_of
 from switchroom.gateway.enqueue import rules_of
+from switchroom.gateway.flow_versions import keep_version
+from switchroom.gateway.notify import HUB
 from switchroom.gateway.operation import operation
 from switchroom.gateway.reply import invalid_body, json_reply, query_int, rfc3339
-from switchroom.gateway.services import Services, services
+from switchroom.gateway.services import services
 from switchroom.hours import OpeningHours
 from switchroom.http_problems import read_json
 
@@ -38,6 +41,7 @@ class SettingsBody(msgspec.Struct, rename="camel", omit_defaults=True, forbid_un
     protected: bool | msgspec.UnsetType = msgspec.UNSET
     variables: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     chat: ChatSettings | msgspec.UnsetType = msgspec.UNSET
+    pipeline: str | msgspec.UnsetType | None = msgspec.UNSET
     cap: Annotated[int, msgspec.Meta(ge=0, le=10_000_000)] | msgspec.UnsetType = msgspec.UNSET
     service_level_s: Annotated[int, msgspec.Meta(ge=1, le=86_400)] | msgspec.UnsetType = msgspec.UNSET
     short_abandon_s: Annotated[int, msgspec.Meta(ge=0, le=3_600)] | msgspec.UnsetType = msgspec.UNSET
@@ -69,6 +73,7 @@ class SettingsView(msgspec.Struct, rename="camel"):
     protected: bool
     variables: dict[str, Any]
     chat: ChatSettings
+    pipeline: str | None
     cap: int
     service_level_s: int
     short_abandon_s: int
@@ -136,7 +141,7 @@ async def create_flow(request: web.Request) -> web.Response:
         raise BadInput("`flowData` is missing.", faults=[Fault("is required", "/flowData")])
     parts = services(request)
     stored = await parts.flows.get(flow_id) if flow_id else None
-    return json_reply(view_of(await _save(parts, body, flow_id or str(uuid.uuid4()), stored)))
+    return json_reply(view_of(await _save(request, body, flow_id or str(uuid.uuid4()), stored)))
 
 
 @operation(
@@ -159,7 +164,7 @@ async def list_flows(request: web.Request) -> web.Response:
 
 @operation(Scope.FLOWS_READ, "One flow with its canvas", tag="flows", replies={200: FlowView}, errors=(404,))
 async def get_flow(request: web.Request) -> web.Response:
-    return json_reply(view_of(await _stored(request)))
+    return json_reply(view_of(await stored_flow(request)))
 
 
 @operation(
@@ -172,11 +177,11 @@ async def get_flow(request: web.Request) -> web.Response:
 )
 async def update_flow(request: web.Request) -> web.Response:
     body = await _body(request)
-    stored = await _stored(request)
+    stored = await stored_flow(request)
     if body.id not in (None, stored.id):
         what = "is not the ID of the path"
         raise BadInput(f"`id` {what}.", faults=[Fault(what, "/id")])
-    return json_reply(view_of(await _save(services(request), body, stored.id, stored)))
+    return json_reply(view_of(await _save(request, body, stored.id, stored)))
 
 
 @operation(
@@ -187,12 +192,14 @@ async def update_flow(request: web.Request) -> web.Response:
     errors=(404, 409),
 )
 async def delete_flow(request: web.Request) -> web.Response:
-    flow = await _stored(request)
+    flow = await stored_flow(request)
     parts = services(request)
     status = await parts.queue.status(flow.id, limit=1)
     if status.pending_count or status.active or status.scheduled_count:
         raise Conflict("The flow has calls that have not ended: end or clear them first.", code="flow_in_use")
     await parts.flows.delete(flow.id)
+    await delete_rows(parts, flow.id)
+    await request.app[HUB].announce(f"chatflows/{flow.id}", flow.settings.pipeline)
     await parts.webhooks.endpoints.forget(flow.id)
     return json_reply(FlowDeleted(affected=1, raw=[]))
 
@@ -212,7 +219,7 @@ def view_of(flow: Flow) -> FlowView:
     )
 
 
-async def _save(parts: Services, body: FlowBody, flow_id: str, stored: Flow | None) -> Flow:
+async def _save(request: web.Request, body: FlowBody, flow_id: str, stored: Flow | None) -> Flow:
     if body.type is not None and body.type not in _TYPES:
         what = f"must be one of {', '.join(_TYPES)}"
         raise BadInput(f"`type` {what}.", faults=[Fault(what, "/type")])
@@ -231,12 +238,27 @@ async def _save(parts: Services, body: FlowBody, flow_id: str, stored: Flow | No
         changes["deployed"] = body.deployed
     settings = msgspec.structs.replace(settings, **changes)
     name = body.name or (stored.name if stored is not None else None)
-    flow = await parts.flows.save(canvas, flow_id=flow_id, name=name, settings=settings, kind=kind)
+    return await _write(request, canvas, flow_id=flow_id, name=name, settings=settings, kind=kind)
+
+
+async def deployed(
+    request: web.Request, canvas: dict[str, Any], *, flow: Flow, name: str, kind: Literal["realtime", "text"]
+) -> Flow:
+    """Makes `canvas` what runs under the flow's ID."""
+    return await _write(request, canvas, flow_id=flow.id, name=name, settings=flow.settings, kind=kind)
+
+
+async def _write(request: web.Request, canvas: dict[str, Any], **given: Any) -> Flow:
+    parts = services(request)
+    flow = await parts.flows.save(canvas, **given)
     await parts.queue.configure(flow.id, rules_of(flow))
+    await keep_version(parts, flow)
+    await request.app[HUB].announce(f"chatflows/{flow.id}", flow.settings.pipeline)
     return flow
 
 
-async def _stored(request: web.Request) -> Flow:
+async def stored_flow(request: web.Request) -> Flow:
+    """The flow of the path. Raises `NotFound`."""
     flow_id = request.match_info["flow_id"]
     flow = await services(request).flows.get(flow_id)
     if flow is None:

@@ -49,6 +49,10 @@ class Services:
     """A call at a Unity client or a kiosk is taken back after so long without a ping."""
     kiosk_offer_ms: int = 20_000
     """How long a kiosk may take to answer an offer."""
+    notify_secret: str | None = None
+    """What `X-Notify-Secret` must hold at the notify hub; none: the hub is off."""
+    notify_open: bool = False
+    """The notify hub asks for no secret: for development only."""
     turn_timeout_s: float = 120.0
     session_ttl_s: int = 7 * 24 * 3600
     """How long a text conversation is kept after its last turn."""
