@@ -36,7 +36,7 @@ class Cost:
 
 
 def costs(sizes: list[int]) -> list[Cost]:
-    """The same store, filled up from size to size."""
+    """One store, one flow a size; their samples are taken in turns, so that all see the same moments of the machine."""
     with valkey() as (port, pid):
         os.sched_setaffinity(0, {SERVER_CORE})
         return uvloop.run(_costs(f"redis://127.0.0.1:{port}", pid, sizes))
@@ -47,40 +47,40 @@ async def _costs(url: str, pid: int, sizes: list[int]) -> list[Cost]:
     # A rewrite of the append-only file in the background would be counted as our work.
     await store.call("CONFIG", "SET", "auto-aof-rewrite-percentage", "0")
     queue = Queue(store)
-    await queue.configure(ours.FLOW, ours.RULES)
     numbers = count()
-    empty = await _memory(store)
-    found = []
+    call_bytes = {}
+
+    async def put(flow_id: str) -> None:
+        await queue.enqueue(flow_id, ours.call_of(*jobs.payload(next(numbers)), 0), ours.RULES)
+
+    async def claim(flow_id: str) -> None:
+        [held] = await queue.claim(flow_id, "bench", answered=True, lease_ms=3_600_000)
+        assert held.attempt == 1
+
     for size in sizes:
-
-        async def put() -> None:
-            call = ours.call_of(*jobs.payload(next(numbers)), 0)
-            await queue.enqueue(ours.FLOW, call, ours.RULES)
-
-        async def claim() -> None:
-            [held] = await queue.claim(ours.FLOW, "bench", answered=True, lease_ms=3_600_000)
-            assert held.attempt == 1
-
-        await _many(put, size - (await queue.status(ours.FLOW, limit=1)).pending_count)
-        call_bytes = (await _memory(store) - empty) / size
-        # In turns, so that the line keeps its length and both see the same moments of a shared machine.
-        spent = {put: 0.0, claim: 0.0}
-        for _ in range(SAMPLE // AT_ONCE):
-            for work in (put, claim):
-                before = cpu_s(pid)
-                await _many(work, AT_ONCE)
-                spent[work] += cpu_s(pid) - before
-        found.append(Cost(size, spent[put] / SAMPLE * 1e6, spent[claim] / SAMPLE * 1e6, call_bytes))
+        await queue.configure(f"line-{size}", ours.RULES)
+        before = await _memory(store)
+        await _many(put, f"line-{size}", size)
+        call_bytes[size] = (await _memory(store) - before) / size
+    spent = {(work, size): 0.0 for work in (put, claim) for size in sizes}
+    for _ in range(SAMPLE // AT_ONCE):
+        for work, size in spent:
+            start = cpu_s(pid)
+            await _many(work, f"line-{size}", AT_ONCE)
+            spent[work, size] += cpu_s(pid) - start
     await store.close()
-    return found
+    return [
+        Cost(size, spent[put, size] / SAMPLE * 1e6, spent[claim, size] / SAMPLE * 1e6, call_bytes[size])
+        for size in sizes
+    ]
 
 
-async def _many(work: Callable[[], Awaitable[None]], times: int) -> None:
+async def _many(work: Callable[[str], Awaitable[None]], flow_id: str, times: int) -> None:
     turns: Iterator[int] = iter(range(times))
 
     async def some() -> None:
         for _ in turns:
-            await work()
+            await work(flow_id)
 
     await asyncio.gather(*(some() for _ in range(AT_ONCE)))
 
