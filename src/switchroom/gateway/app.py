@@ -13,7 +13,9 @@ from switchroom import __version__
 from switchroom.access import presented_key
 from switchroom.errors import SwitchroomError
 from switchroom.gateway import (
+    api_page,
     apikeys,
+    asyncapi,
     bulk,
     calls,
     chat_clients,
@@ -75,6 +77,8 @@ def build_gateway(parts: Services) -> web.Application:
         executions,
         apikeys,
         openapi,
+        asyncapi,
+        api_page,
     ):
         app.router.add_routes(dialect.routes())
     app.router.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])

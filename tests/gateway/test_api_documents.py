@@ -1,0 +1,80 @@
+"""The API's documents: OpenAPI 3.1 by an outside validator, every reference of both, and the page in Chromium."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from switchroom.crawler.render import find_chromium
+
+
+def references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"]
+        for inner in value.values():
+            yield from references(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from references(inner)
+
+
+def follow(document: Any, reference: str) -> Any:
+    for part in reference.removeprefix("#/").split("/"):
+        document = document[part.replace("~1", "/").replace("~0", "~")]
+    return document
+
+
+async def test_the_openapi_document_is_valid(client: TestClient) -> None:
+    document = await (await client.get("/openapi.json")).json()
+    faults = await asyncio.to_thread(lambda: [str(one) for one in OpenAPIV31SpecValidator(document).iter_errors()])
+    assert faults == []
+    operations = [one["operationId"] for path in document["paths"].values() for one in path.values()]
+    assert len(operations) == len(set(operations)) > 40
+
+
+async def test_the_asyncapi_document_describes_both_sockets(client: TestClient) -> None:
+    document = await (await client.get("/asyncapi.json")).json()
+    assert document["asyncapi"] == "3.0.0"
+    assert {one["address"] for one in document["channels"].values()} == {
+        "/ws",
+        "/api/v1/openai-realtime/{flowId}/kiosk",
+    }
+    found = list(references(document))
+    assert len(found) > 10
+    for reference in found:
+        assert follow(document, reference), reference
+    for operation in document["operations"].values():
+        channel = follow(document, operation["channel"]["$ref"])
+        assert {one["$ref"].rpartition("/")[2] for one in operation["messages"]} <= set(channel["messages"])
+    assert document["components"]["schemas"]["AssetsChanged"]["properties"]["type"]["enum"] == ["assetsChanged"]
+
+
+async def test_the_page_shows_the_document_and_tries_it(client: TestClient, tmp_path: Any) -> None:
+    playwright_api = pytest.importorskip("playwright.async_api")
+    program = await asyncio.to_thread(find_chromium, None)
+    base = f"http://{client.host}:{client.port}"
+    asked: list[str] = []
+    complaints: list[str] = []
+    async with playwright_api.async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=program, chromium_sandbox=os.geteuid() != 0, args=["--disable-gpu"]
+        )
+        page = await browser.new_page(viewport={"width": 1100, "height": 900})
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+        await page.goto(f"{base}/docs")
+        await page.get_by_text("The process is up").click(timeout=15_000)
+        await page.get_by_role("button", name="Try it out").click()
+        await page.get_by_role("button", name="Execute").click()
+        await page.locator(".live-responses-table").get_by_text('"status": "ok"').wait_for()
+        await page.screenshot(path=tmp_path / "docs.png")
+        await browser.close()
+    assert all(url.startswith((base, "data:")) for url in asked), "nothing from elsewhere"
+    assert f"{base}/healthz" in asked and complaints == []
