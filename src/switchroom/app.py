@@ -13,7 +13,7 @@ from aiohttp import web
 
 from switchroom.access import Access
 from switchroom.dispatch import Dispatcher
-from switchroom.engine import Engine, FlowStore
+from switchroom.engine import Bounds, Engine, FlowStore
 from switchroom.engine.providers import Models
 from switchroom.engine.takeover import Takeover
 from switchroom.gateway.app import build_gateway
@@ -50,7 +50,8 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
     executions = Executions(store, blobs)
     out = GuardedClient(settings.outbound_allow)
     models = Models(settings.providers)
-    engine = Engine(flows, responder=models, variables=settings.variables, client=out)
+    bounds = Bounds(deadline_s=settings.turn_timeout_s)
+    engine = Engine(flows, responder=models, variables=settings.variables, client=out, bounds=bounds)
     secrets_key = settings.secrets_key.get_secret_value() if settings.secrets_key else None
     webhooks = Webhooks(store, out, secrets_key=secrets_key)
     app = build_gateway(
@@ -68,6 +69,7 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
             cc_hosts=Guard(settings.cc_hosts) if settings.cc_hosts else None,
             webhooks=webhooks,
             max_body_bytes=settings.max_body_bytes,
+            turn_timeout_s=settings.turn_timeout_s,
             max_bulk_lines=settings.max_bulk_lines,
             notify_secret=settings.notify_secret.get_secret_value() if settings.notify_secret else None,
             notify_open=settings.notify_open,

@@ -75,6 +75,8 @@ class Settings(BaseSettings):
     providers: dict[str, ProviderSettings] = {}
     """Model services by name, as JSON in the environment or as tables in TOML; with none the embedded responder
     answers."""
+    turn_timeout_s: float = Field(default=120.0, gt=0, le=240)
+    """How long a text turn may take, with all its models, requests and waits."""
     variables: dict[str, str | int | float | bool] = {}
     """What `{{$vars.x}}` reads in every flow, under a flow's own variables and those of a turn."""
 
