@@ -12,7 +12,7 @@ from aiohttp import FormData
 from aiohttp.test_utils import TestClient
 from pydantic import SecretStr
 
-from switchroom.gateway import chat_rows
+from switchroom.gateway import chat_rows, prediction_stream
 from switchroom.gateway.app import build_gateway
 from switchroom.gateway.services import Services
 from switchroom.records import ExecutionFilter, ExecutionState
@@ -237,6 +237,16 @@ async def test_a_client_that_leaves_may_leave_its_turn_running(
         while (stored := await parts.store.call("GET", keys.session("echo", "c"))) is None:
             await asyncio.sleep(0.02)
     assert b"You said x." in stored, "the session went on"
+
+
+async def test_a_stream_beats_while_the_flow_is_silent(
+    parts: Services, client: TestClient, slow_canvas: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction_stream, "HEARTBEAT_S", 0.1)
+    await parts.flows.save(slow_canvas, flow_id="echo")
+    text = await (await client.post(URL, json={"question": "x", "streaming": True})).text()
+    before, _, _ = text.partition('"event":"token"')
+    assert before.count("\n\n:heartbeat\n\n") >= 3, "comments between frames"
 
 
 async def test_a_turn_is_stopped_from_another_process(

@@ -141,7 +141,8 @@ def _describe(
         problem = {"application/problem+json": {"schema": schema_of[_type_key(Problem)]}}
         described["responses"][str(status)] = {"description": "Problem", "content": problem}
     if op.scope is not None:
-        described["security"] = [{"bearer": []}, {"apiKey": []}]
+        # A flow that its owner made public asks for no key: an empty requirement says so.
+        described["security"] = [{"bearer": []}, {"apiKey": []}, *([{}] if op.public_flows else [])]
         described["x-scope"] = str(op.scope)
     return described
 

@@ -91,6 +91,12 @@ async def _told(turn: Turn, send: Callable[..., Any]) -> None:
                     await send("token", event.text)
                 case NodeFinished():
                     await send("nextAgentFlow", _node(event, "FINISHED"))
+                    if event.usage:
+                        await send("usageMetadata", event.usage)
+                    given = event.output if isinstance(event.output, dict) else {}
+                    for name in ("usedTools", "sourceDocuments"):
+                        if given.get(name):
+                            await send(name, given[name])
                 case _:
                     pass
 
