@@ -255,7 +255,7 @@ class Turns:
             raise
         place = (flow.id, session_id)
         self._running[place] = turn
-        turn.task.add_done_callback(lambda _: self._running.pop(place, None))
+        turn.task.add_done_callback(lambda _: self._forget(place, turn))
         return turn
 
     async def abort(self, flow_id: str, session_id: str) -> None:
@@ -266,6 +266,11 @@ class Turns:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _forget(self, place: tuple[str, str], turn: Turn) -> None:
+        # The session's next turn may have begun between this one's end and this call.
+        if self._running.get(place) is turn:
+            del self._running[place]
 
     async def _stopped(self, flow_id: str, session_id: str) -> Execution | None:
         """The record of the run that waits for a person in this session: the answer goes on in it."""
