@@ -15,7 +15,8 @@ setup: ## installs what is missing: .venv, and a few system programs
 demo: setup ## one real call and one real crawl, end to end
 	@$(PYTHON_BIN) scripts/demo.py
 
-test: setup ## all tests, on all cores
+test: ## all tests, on all cores
+	@scripts/setup.sh tests
 	@$(PYTHON_BIN) -m pytest -n auto --dist loadfile $(ARGS)
 
 check: setup ## style and types only

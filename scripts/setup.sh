@@ -2,7 +2,8 @@
 # Sets up what Switchroom needs in this folder: a virtual environment in .venv and, through apt-get, the few programs
 # that no wheel ships. Installs only what is missing; a second run compares one hash and stops.
 #
-#   scripts/setup.sh              everything (all extras and the development tools)
+#   scripts/setup.sh              everything that runs (all extras and the development tools)
+#   scripts/setup.sh tests        and the published JavaScript clients that the tests check us with (Node.js, npm)
 #   PYTHON=/path/to/python3.12 scripts/setup.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -117,7 +118,7 @@ install_python() {
 
 # --- what is installed already -----------------------------------------------------------------------------------
 
-fingerprint() { cat pyproject.toml constraints.txt scripts/{setup,npm_packages}.sh tests/conformance/package.json | sha256sum | cut -d' ' -f1; }
+fingerprint() { cat pyproject.toml constraints.txt scripts/setup.sh | sha256sum | cut -d' ' -f1; }
 
 browser_found() {
   local program
@@ -132,7 +133,7 @@ atomic_found() { [[ $(PATH=$PATH:/sbin:/usr/sbin ldconfig -p) == *libatomic.so.1
 
 set_up_before() {
   [[ -r $STAMP && $(<"$STAMP") == "$(fingerprint)" ]] && "$VENV/bin/python" -c '' 2>/dev/null \
-    && browser_found && atomic_found && command -v flite >/dev/null && [[ -d .cache/npm/node_modules ]]
+    && browser_found && atomic_found && command -v flite >/dev/null
 }
 
 # --- the steps ---------------------------------------------------------------------------------------------------
@@ -182,10 +183,6 @@ main() {
     say "      libatomic1: a library that Playwright's driver is linked with"
     missing+=(libatomic1)
   fi
-  if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
-    say "      nodejs, npm: run the published JavaScript clients that tests check us with"
-    missing+=(nodejs npm)
-  fi
   local browser_by_playwright=
   if ! browser_found; then
     say "      a headless Chromium: renders pages for the crawler"
@@ -226,8 +223,6 @@ main() {
     if can_be_root; then with_deps=(--with-deps); fi
     run_logged "playwright install" "$VENV/bin/playwright" install "${with_deps[@]}" chromium-headless-shell
   fi
-  say "      published npm packages for the tests, pinned by tests/conformance/package.json"
-  run_logged "unpacking npm packages" scripts/npm_packages.sh
   done_step
 
   step "Check: does each part start?"
@@ -237,4 +232,18 @@ main() {
   say "set-up finished in $((SECONDS - STARTED)) s"
 }
 
+# Only the tests need these: a demo is not kept waiting for them.
+javascript_clients() {
+  if cmp -s tests/conformance/package.json .cache/npm/package.json && command -v node >/dev/null; then
+    return
+  fi
+  if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+    say "      nodejs, npm: run the published JavaScript clients that tests check us with"
+    apt_install nodejs npm
+  fi
+  say "      published npm packages for the tests, pinned by tests/conformance/package.json"
+  run_logged "unpacking npm packages" scripts/npm_packages.sh
+}
+
 main
+if [[ ${1:-} == tests ]]; then javascript_clients; fi
