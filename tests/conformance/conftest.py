@@ -21,7 +21,7 @@ def npm_packages() -> Path:
     """The folder of the unpacked npm packages."""
     folder = ROOT / ".cache" / "npm" / "node_modules"
     if shutil.which("node") is None or not folder.is_dir():
-        pytest.skip("node or the published npm packages are missing: run `make setup`")
+        pytest.skip("node or the published npm packages are missing: run `make test`")
     return folder
 
 
