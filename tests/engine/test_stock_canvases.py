@@ -28,8 +28,7 @@ from switchroom.net import GuardedClient
 from .model_server import ModelServer, Say
 
 pytest.importorskip("openai")
-SHARED = Path(__file__).parents[3] / "shared" / "flows"
-pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the stock canvases are not beside this checkout")
+CANVASES = Path(__file__).parents[1] / "compact" / "canvases"
 
 TEXT = {"type": "object", "properties": {"query": {"type": "string"}}}
 SEARCHES = [
@@ -143,7 +142,7 @@ def _told(event: TurnEnded | TurnFailed) -> str:
 
 def canvas_of(name: str, **replaced: str) -> dict[str, Any]:
     """The canvas, with texts replaced that its user has to set."""
-    text = (SHARED / f"{name}.json").read_text()
+    text = (CANVASES / f"{name}.json").read_text()
     for old, new in replaced.items():
         assert old in text
         text = text.replace(old, new)
@@ -299,6 +298,6 @@ async def test_structured_output(flows: FlowStore) -> None:
 
 
 def test_all_eight_are_here() -> None:
-    names = {path.stem.replace("-", "_") for path in SHARED.glob("*.json")}
+    names = {path.stem.replace("-", "_") for path in CANVASES.glob("*.json")}
     names = {"deep_research" if name.startswith("deep_research") else name for name in names}
     assert {f"test_{name}" for name in names} <= set(globals())
