@@ -103,6 +103,8 @@ class KioskCall:
         self.live = call.state is State.LIVE
         self._began_ms = call.live_at_ms or _now_ms()
         self._turn = 0
+        self._over = 0
+        """The last turn whose end was told."""
         self._mark = 0
         self._words = ""
         self._running: asyncio.Task[None] | None = None
@@ -149,10 +151,11 @@ class KioskCall:
         if self._running is not None and not self._running.done():
             turn = self._turn
             await self.stop_turn()
-            if heard:
-                self._session.messages.append(Message(role="agent", text=heard, at_ms=_now_ms()))
-                self._line("agent", heard, interrupted=True)
-            await self._tell(Piece(task_id=self.task_id, turn=turn, event=None))
+            if self._over < turn:  # a turn whose end was told is only clearing up
+                if heard:
+                    self._session.messages.append(Message(role="agent", text=heard, at_ms=_now_ms()))
+                    self._line("agent", heard, interrupted=True)
+                await self._tell(Piece(task_id=self.task_id, turn=turn, event=None))
         self._start(TurnInput(text=text))
 
     async def stop_turn(self) -> None:
@@ -210,6 +213,8 @@ class KioskCall:
                             task_id=self.task_id, turn=turn, event=event, active_agent_id=str(agent) if agent else None
                         )
                     )
+                    if isinstance(event, TurnEnded | TurnFailed):
+                        self._over = turn
         except asyncio.CancelledError:
             raise
         except (ConnectionError, TimeoutError):
