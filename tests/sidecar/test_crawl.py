@@ -71,7 +71,7 @@ async def test_wall_then_cookies_then_members(
     ).text()
     assert "| September | 61.40 EUR |" in balance
     assert balance.startswith(f'---\nurl: "http://{domain}/members/balance"\ntitle: "Your balance"\nfetched_at: "20')
-    members = next(folder.glob("pages/members-[0-9a-f]*.md")).read_text()
+    members = next(folder.glob("pages/members-" + "[0-9a-f]" * 10 + ".md")).read_text()
     assert f"[Planned outages](http://{domain}/members/outages)" in members
     lines = [json.loads(line) for line in (folder / "pages.jsonl").read_text().splitlines()]
     assert len(lines) == 6
