@@ -141,8 +141,6 @@ async def run_sidecar(settings: Settings, store: Store, stop: asyncio.Event, rea
         data_dir=settings.data / "crawl", ingest_secret=settings.ingest_secret, **settings.crawl.model_dump()
     )
     app = await asyncio.to_thread(build_sidecar, sidecar, store)
-    if settings.ingest_secret is None:
-        log.warning("no ingest secret is configured: cookies and jobs are accepted without X-Ingest-Secret")
     await _serve(app, settings.sidecar_host, settings.sidecar_port, stop, ready)
 
 

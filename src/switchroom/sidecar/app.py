@@ -59,7 +59,7 @@ def build_sidecar(settings: SidecarSettings, store: Store) -> web.Application:
         app[COOKIES], app[TOOLS], app[JOBS] = cookies, tools, jobs
         await jobs.start()
         if settings.ingest_secret is None:
-            log.warning("no ingest secret is set: anyone who reaches this port may post cookies")
+            log.warning("no ingest secret is set: cookies and jobs are accepted without X-Ingest-Secret")
         yield
         await jobs.stop()
         await tools.browsers.close()
