@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -46,6 +48,33 @@ async def test_barge_in_keeps_what_was_heard_and_drops_the_stale() -> None:
     assert playout.take_heard() == "one two three four"
     assert not playout.say(tone(1), "made before the barge-in", generation=0)
     assert playout.say(tone(1), "fresh", generation=1)
+
+
+async def test_what_a_provider_buffers_is_heard_once_it_says_so() -> None:
+    playout = Playout()
+    playout.confirmed_by_leg = True
+    cleared: list[str] = []
+    playout.on_clear = lambda: cleared.append("clear")
+    playout.say(tone(2), "one two", generation=0)
+    playout.say(tone(4), "three four five six", generation=0)
+    for _ in range(6):
+        playout.next_frame()
+    assert playout.speaking and not playout.heard_any  # all of it left, nothing is known to be heard
+    drained = asyncio.ensure_future(playout.drained())
+    playout.confirm(3)
+    await asyncio.sleep(0)
+    assert playout.heard_any and not drained.done()
+    playout.clear()
+    assert cleared == ["clear"]
+    assert playout.take_heard() == "one two three"
+    await drained
+    playout.confirm(6)  # marks of what was cleared come back too
+    assert playout.take_heard() == ""
+
+    playout.say(tone(1), "seven", generation=1)
+    playout.next_frame()
+    playout.confirm_all()  # another leg takes over: nobody will say any more
+    assert playout.take_heard() == "seven" and not playout.speaking
 
 
 async def test_a_pause_is_lifted_by_its_own_reason_only() -> None:

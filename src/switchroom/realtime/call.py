@@ -135,7 +135,7 @@ class CallSession:
         if self._grace is not None:
             self._grace.cancel()
             self._grace = None
-        leg.start(self._playout, self._on_frame)
+        leg.start(self._playout, self)
         self._leg_watch = self._spawn(self._watch_leg(leg), "leg")
 
     async def _watch_leg(self, leg: Transport) -> None:
@@ -157,11 +157,23 @@ class CallSession:
             case _:
                 self.post(Event(Happened.LEG_FAILED))
 
-    def _on_frame(self, frame: Samples) -> None:
+    # --- Listener ------------------------------------------------------------------------------------------------
+
+    def on_frame(self, frame: Samples) -> None:
         if self._recorder is not None:
             self._recorder.caller(frame)
         if self._engine is not None:
             self._engine.hear(frame)
+
+    def on_dtmf(self, digit: str) -> None:
+        if self._engine is not None:
+            self._engine.dtmf(digit)
+
+    def on_message(self, message: dict[str, Any]) -> None:
+        if self._engine is not None:
+            self._engine.message(message)
+
+    # --- the hold ------------------------------------------------------------------------------------------------
 
     async def _keep_hold(self, held: Held) -> None:
         renewed = time.monotonic()

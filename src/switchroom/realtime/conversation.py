@@ -14,7 +14,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Literal
+from typing import Any, Literal
 
 from switchroom.engine.events import Event, NodeFinished, Token, TurnEnded, TurnFailed, TurnInput
 from switchroom.engine.session import Message, Session
@@ -149,6 +149,12 @@ class Conversation(ABC):
             for task in (listening, conversation):
                 task.cancel()
             await asyncio.gather(listening, conversation, return_exceptions=True)
+
+    def dtmf(self, digit: str) -> None:
+        self._quiet_since = time.monotonic()  # a key is a sign of life too
+
+    def message(self, message: dict[str, Any]) -> None:
+        log.debug("a client's event that means nothing here", extra={"type": message.get("type")})
 
     def pause(self) -> None:
         self._paused = True

@@ -1,6 +1,7 @@
 """What the agent says, on its way out, and how much of it was really heard.
 
-The transport pulls one frame every 20 ms. A barge-in empties the queue at once: what was not pulled was not heard.
+The transport pulls one frame every 20 ms. A barge-in empties the queue at once: what was not pulled was not heard. A
+transport behind which audio waits once more (a telephony provider buffers) says how far it was really played.
 """
 
 from __future__ import annotations
@@ -17,20 +18,23 @@ from switchroom.realtime.audio import FRAME, SILENCE, Samples
 class _Segment:
     """A clause on its way out. `text` is what its samples say."""
 
-    __slots__ = ("on_first", "position", "samples", "text")
+    __slots__ = ("heard", "on_first", "position", "samples", "text")
 
     def __init__(self, samples: Samples, text: str, on_first: Callable[[], None] | None) -> None:
         self.samples = samples
         self.text = text
         self.on_first = on_first
         self.position = 0
+        """Samples that left."""
+        self.heard = 0
+        """Samples of those that were heard."""
 
     def heard_text(self) -> str:
-        """The words whose audio has left, by the share of the samples."""
+        """The words whose audio was heard, by the share of the samples."""
         words = self.text.split()
-        if self.position >= self.samples.size:
+        if self.heard >= self.samples.size:
             return self.text
-        return " ".join(words[: int(len(words) * self.position / max(1, self.samples.size))])
+        return " ".join(words[: int(len(words) * self.heard / max(1, self.samples.size))])
 
 
 class Playout:
@@ -41,6 +45,8 @@ class Playout:
 
     def __init__(self, *, limit_s: float = 120.0) -> None:
         self._segments: deque[_Segment] = deque()
+        self._leaving: deque[tuple[int, _Segment, int]] = deque()
+        """Left, not known to be heard: number of the frame, segment, its position after that frame."""
         self._heard: list[str] = []
         self._limit = int(limit_s * 48_000)
         self._queued = 0
@@ -49,13 +55,19 @@ class Playout:
         self._background: Callable[[], Samples] | None = None
         self._paused: set[str] = set()
         self.tap: Callable[[Samples], None] | None = None
+        self.on_clear: Callable[[], None] | None = None
+        """Told after each `clear`: a transport empties what it has sent ahead."""
+        self.confirmed_by_leg = False
+        """What left counts as heard only when the transport says so by `confirm`."""
+        self.frames = 0
+        """Frames pulled so far."""
         self.dropped_samples = 0
         self.generation = 0
         """Grows with every `clear`: audio made for an older generation is not taken any more."""
 
     @property
     def speaking(self) -> bool:
-        return bool(self._segments)
+        return bool(self._segments or self._leaving)
 
     def say(self, samples: Samples, text: str, *, generation: int, on_first: Callable[[], None] | None = None) -> bool:
         """Queue a clause (48 kHz). False: it is stale, or there is no room."""
@@ -83,7 +95,7 @@ class Playout:
     @property
     def heard_any(self) -> bool:
         """Whether anything left since the last `take_heard`."""
-        return bool(self._heard) or bool(self._segments and self._segments[0].position)
+        return bool(self._heard) or any(segment.heard for segment in self._begun())
 
     def take_heard(self) -> str:
         """The text that was heard since the last call of this."""
@@ -92,21 +104,49 @@ class Playout:
         return text
 
     def clear(self) -> None:
-        """Stop at once. What of the running clause had left counts as heard."""
+        """Stop at once. What of the running clause was heard counts."""
         self.generation += 1
-        if self._segments and self._segments[0].position:
-            self._heard.append(self._segments[0].heard_text())
+        self._heard += [segment.heard_text() for segment in self._begun() if segment.heard]
         self._segments.clear()
+        self._leaving.clear()
         self._queued = 0
         self._idle.set()
+        if self.on_clear is not None:
+            self.on_clear()
+
+    def confirm(self, frames: int) -> None:
+        """The first `frames` frames that were pulled have been heard."""
+        while self._leaving and self._leaving[0][0] <= frames:
+            _, segment, position = self._leaving.popleft()
+            segment.heard = position
+            if position >= segment.samples.size:
+                self._heard.append(segment.text)
+        if not self._leaving and not self._segments:
+            self._idle.set()
+
+    def confirm_all(self) -> None:
+        """Nothing will be confirmed any more: what left was heard."""
+        self.confirmed_by_leg = False
+        self.on_clear = None
+        self.confirm(self.frames)
+
+    def _begun(self) -> list[_Segment]:
+        """The segments of which a part left and that are not heard to their end, in order."""
+        begun = list(dict.fromkeys(segment for _, segment, _ in self._leaving))
+        if self._segments and self._segments[0].position and self._segments[0] not in begun:
+            begun.append(self._segments[0])
+        return begun
 
     async def drained(self) -> None:
-        """Wait until everything queued has left."""
+        """Wait until everything queued was heard."""
         await self._idle.wait()
 
     def next_frame(self) -> Samples:
         """The next 20 ms for the transport."""
+        self.frames += 1
         frame = self._next()
+        if self._leaving and not self.confirmed_by_leg:
+            self.confirm(self.frames)
         if self.tap is not None:
             self.tap(frame)
         return frame
@@ -127,11 +167,9 @@ class Playout:
             self._queued -= piece.size
             need -= piece.size
             parts.append(piece)
+            self._leaving.append((self.frames, segment, segment.position))
             if segment.position >= segment.samples.size:
-                self._heard.append(segment.text)
                 self._segments.popleft()
-        if not self._segments:
-            self._idle.set()
         if need:
             parts.append(SILENCE[:need])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -82,6 +82,14 @@ class VoiceEngine(Protocol):
         """One 20 ms frame of the caller, 48 kHz mono. Called on the loop, must not block."""
         ...
 
+    def dtmf(self, digit: str) -> None:
+        """The caller pressed a key: one of `0123456789*#ABCD`. Called on the loop, must not block."""
+        ...
+
+    def message(self, message: dict[str, Any]) -> None:
+        """The caller's client says something about the talk on its side channel. Called on the loop, must not block."""
+        ...
+
     async def run(self, playout: Playout, emit: Emit) -> Concluded:
         """Talk until there is nothing more to say. Cancelling it ends the conversation at once."""
         ...
@@ -99,8 +107,34 @@ class VoiceEngine(Protocol):
         ...
 
 
+class Listener(Protocol):
+    """What a leg hands on. All are called on the loop and must not block."""
+
+    def on_frame(self, frame: Samples) -> None:
+        """20 ms of the caller, 48 kHz mono."""
+        ...
+
+    def on_dtmf(self, digit: str) -> None:
+        """The caller pressed a key: one of `0123456789*#ABCD`."""
+        ...
+
+    def on_message(self, message: dict[str, Any]) -> None:
+        """The caller's client sent an event that is not the transport's own."""
+        ...
+
+
+DTMF_KEYS = frozenset("0123456789*#ABCD")
+
+
 class Transport(Protocol):
-    """One leg: a caller's audio both ways, and a side channel for events."""
+    """One leg: a caller's audio both ways, and a side channel for events.
+
+    It pulls one frame from the playout every 20 ms. One behind which audio waits once more sets
+    `Playout.confirmed_by_leg` and `on_clear` in `start`, and calls `Playout.confirm`.
+    """
+
+    line_rate: int
+    """Samples a second that the caller's line carries: 8000 for a telephone."""
 
     connected: asyncio.Event
     """Set once media can flow."""
@@ -108,8 +142,8 @@ class Transport(Protocol):
     """Set when the peer left or died; `gone_cause` says how."""
     gone_cause: Literal["", "hung_up", "dead", "failed"]
 
-    def start(self, playout: Playout, on_frame: Callable[[Samples], None]) -> None:
-        """Play from `playout` from now on; hand each frame of the caller to `on_frame`."""
+    def start(self, playout: Playout, listener: Listener) -> None:
+        """Play from `playout` from now on; hand what the caller does to `listener`."""
         ...
 
     def detach(self) -> None:

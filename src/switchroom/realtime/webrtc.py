@@ -1,8 +1,9 @@
 """The WebRTC leg on the server's side: an SDP offer in, an answer out, Opus both ways, a data channel for events.
 
 The client opens the data channel (label `events`). On it, JSON texts: to the client `state`, `transcript`, `turn`,
-`ended`, `ping`, `pong`; from the client `ping` (answered by `pong`) and `pong`. A leg on which neither audio nor a
-message came for `dead_peer_s` is dead, whatever the library says: its own consent check takes half a minute.
+`ended`, `ping`, `pong`; from the client `ping` (answered by `pong`), `pong`, `dtmf` (`digits`) and what the conversation
+takes. A leg on which neither audio nor a message came for `dead_peer_s` is dead, whatever the library says: its own
+consent check takes half a minute.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ from switchroom.realtime.peer import close_peer, new_peer, prepare
 from switchroom.realtime.playout import Playout
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.track import PacedTrack, mono_of
+from switchroom.realtime.voice import DTMF_KEYS, Listener
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +33,20 @@ _PING_S = 1.0
 _GATHER_S = 8.0
 _CHANNEL_LIMIT = 256 * 1024
 _EARLY_EVENTS = 200
+_DIGITS = 64
+"""Keys that one message may press."""
 
 
 class WebRtcLeg:
     """One peer. `answer` first, then `start`; `close` always."""
 
+    line_rate = RATE
+
     def __init__(self, settings: MediaSettings) -> None:
         self._settings = settings
         self._peer: RTCPeerConnection = new_peer(settings.ice_servers)
         self._playout: Playout | None = None
-        self._on_frame: Callable[[Samples], None] | None = None
+        self._listener: Listener | None = None
         self._channel: RTCDataChannel | None = None
         self._early: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -81,13 +86,14 @@ class WebRtcLeg:
         self._spawn(self._watch(), "leg-watch")
         return str(self._peer.localDescription.sdp)
 
-    def start(self, playout: Playout, on_frame: Callable[[Samples], None]) -> None:
+    def start(self, playout: Playout, listener: Listener) -> None:
+        playout.confirm_all()  # what the leg before this one sent was heard, for all that we know
         self._playout = playout
-        self._on_frame = on_frame
+        self._listener = listener
 
     def detach(self) -> None:
         self._playout = None
-        self._on_frame = None
+        self._listener = None
 
     def send_event(self, event: dict[str, Any]) -> None:
         text = json.dumps(event, separators=(",", ":"))
@@ -165,8 +171,20 @@ class WebRtcLeg:
         except ValueError:
             self.events_dropped += 1
             return
-        if isinstance(event, dict) and event.get("type") == "ping" and self._channel is not None:
-            self._send(self._channel, json.dumps({"type": "pong", "id": event.get("id")}))
+        if not isinstance(event, dict):
+            self.events_dropped += 1
+            return
+        match event.get("type"):
+            case "ping" if self._channel is not None:
+                self._send(self._channel, json.dumps({"type": "pong", "id": event.get("id")}))
+            case "ping" | "pong":
+                pass
+            case "dtmf":
+                for digit in str(event.get("digits", ""))[:_DIGITS]:
+                    if self._listener is not None and digit.upper() in DTMF_KEYS:
+                        self._listener.on_dtmf(digit.upper())
+            case _ if self._listener is not None:
+                self._listener.on_message(event)
 
     async def _receive(self, track: MediaStreamTrack) -> None:
         framer = Framer()
@@ -185,8 +203,8 @@ class WebRtcLeg:
                 samples = np.concatenate(pieces) if pieces else NOTHING
             for piece in framer.feed(samples):
                 self.frames_received += 1
-                if self._on_frame is not None:
-                    self._on_frame(piece)
+                if self._listener is not None:
+                    self._listener.on_frame(piece)
 
     async def _watch(self) -> None:
         """Our own eye on the peer: connect deadline, pings, silence."""
