@@ -120,6 +120,16 @@ def test_the_example_is_realtime_and_others_are_text() -> None:
     assert compact.read_canvas(load(CANVASES[0]), kind="realtime").kind == "realtime"
 
 
+def test_a_default_that_was_decoded_is_left_out_too() -> None:
+    """What a default is, is found by identity: a kind or label out of another JSON text must not change the hash."""
+    canvas = load(CANVASES[1])
+    known = compact.content_hash(compact.read_canvas(canvas))
+    assert compact.content_hash(compact.read_canvas(canvas, kind=json.loads('"text"'))) == known
+    canvas["nodes"][0]["data"]["label"] = json.loads('""')
+    unnamed = json.loads(compact.to_json(compact.read_canvas(canvas)))
+    assert "l" not in next(node for node in unnamed["n"] if node["i"] == canvas["nodes"][0]["id"])
+
+
 def test_wrapped_canvases() -> None:
     canvas = load(CANVASES[1])
     graph = compact.read_canvas(canvas)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from switchroom.compact.fields import Kind
 from switchroom.compact.kinds import KINDS
@@ -23,6 +24,11 @@ def _letters(text: str) -> str:
 
 def _resolve(word: str) -> tuple[str | None, bool]:
     """The kind's name behind a spelling such as `startAgentflow`, `conditionAgentRealtime`, `realtimeAgent`."""
+    return _resolve_short(word) if len(word) <= 64 else (None, False)
+
+
+@lru_cache(maxsize=1024)
+def _resolve_short(word: str) -> tuple[str | None, bool]:
     realtime = False
     seen = _letters(word)
     while seen:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from switchroom.compact.fields import Field, Kind
+from switchroom.compact.fields import Kind
+from switchroom.compact.inputs import FORMS, opaque, scalar
 from switchroom.compact.model import VERSION, CompactGraph, Edge, Node
 from switchroom.compact.palette import BY_NAME, kind_of
-from switchroom.compact.richtext import plain
-from switchroom.compact.secrets import is_secret_name, scrub_pairs, scrub_text
-from switchroom.compact.templates import as_text
 from switchroom.errors import BadInput, Fault
 
 __all__ = ["Canvas", "Reading", "open_canvas", "read", "read_canvas"]
 
-_TEXTS = frozenset({"string", "options", "code", "reference", "model", "node"})
 _YES = frozenset({"0", "true", "proceed", "yes", "then", "if"})
 _NO = frozenset({"1", "false", "reject", "no", "else"})
 
@@ -124,7 +120,8 @@ def _read(canvas: Canvas, kind: Literal["text", "realtime"] | None) -> Reading:
     ordered = tuple(sorted(edges, key=lambda edge: (edge[0], str(edge[1]).zfill(8), edge[2])))
     graph = CompactGraph(
         v=VERSION,
-        kind=kind or ("realtime" if realtime else "text"),
+        # The very literals: what is left out as a default is found by identity, and bytes and hash follow from that.
+        kind="realtime" if (kind == "realtime" if kind else realtime) else "text",
         nodes=tuple(nodes[node_id] for node_id in sorted(nodes)),
         edges=ordered,
     )
@@ -137,161 +134,20 @@ def _word(value: object) -> str:
 
 def _node(node_id: str, raw: dict[str, Any], data: dict[str, Any], kind: Kind | None, spelled: str) -> Node:
     label = _word(data.get("label"))
-    version = _scalar(data.get("version"))
+    version = scalar(data.get("version"))
+    if (kind and version == kind.version) or not isinstance(version, (int, float, str)):
+        version = None
     parent = raw.get("parentNode") or raw.get("parentId")
     inputs = data.get("inputs")
     inputs = inputs if isinstance(inputs, dict) else {}
     return Node(
         id=node_id,
         kind=kind.name if kind else spelled,
-        label="" if kind and label == kind.label else label,
-        version=None
-        if kind and version == kind.version
-        else version
-        if isinstance(version, (int, float, str))
-        else None,
+        label="" if not label or (kind and label == kind.label) else label,
+        version=version,
         parent=parent if isinstance(parent, str) and parent else None,
-        inputs=_known(inputs, kind.fields) if kind else _opaque(inputs),
+        inputs=FORMS[kind.name].read(inputs) if kind else opaque(inputs),
     )
-
-
-def _empty(value: object) -> bool:
-    return value is None or value == "" or value == [] or value == {}
-
-
-def _known(inputs: dict[str, Any], fields: tuple[Field, ...]) -> dict[str, Any]:
-    """Inputs by their short names; one that is not declared keeps its own name."""
-    taken: dict[str, Any] = {}
-    spent: set[str] = set()
-    for field in fields:
-        settled = False
-        for spelling in (field.wire, field.name, *field.aliases):
-            if spelling in spent or _empty(inputs.get(spelling)):
-                spent.add(spelling)
-                continue
-            spent.add(spelling)
-            if settled:
-                continue
-            settled = True
-            value = _value(inputs[spelling], field)
-            # A choice left at its default runs the same as one that was never made.
-            chosen = field.type != "options" or value != field.default
-            if chosen and not _empty(value) and not is_secret_name(spelling, value):
-                taken[field.name] = value
-        if field.config:
-            config = inputs.get(field.wire + "Config", inputs.get(field.name + "Config"))
-            spent.update((field.wire + "Config", field.name + "Config"))
-            if isinstance(config, dict):
-                # The editor repeats the choice inside of its settings.
-                kept = {key: item for key, item in config.items() if key != field.wire}
-                kept = _opaque(kept)
-                if kept:
-                    taken[field.name + "Config"] = kept
-    rest = {key: item for key, item in inputs.items() if key not in spent and key != "undefined"}
-    for key, item in _opaque(rest).items():
-        taken.setdefault(key, item)
-    return taken
-
-
-def _value(value: Any, field: Field) -> Any:
-    if isinstance(value, str):
-        if field.type == "array":
-            return _parsed_array(value, field)
-        if field.type == "code":
-            return scrub_text(value)
-        if field.type == "json":
-            return _parsed_json(scrub_text(value))
-        text = scrub_text(plain(value))
-        if field.type == "boolean":
-            return {"true": True, "false": False}.get(text.strip().lower(), text)
-        return _number(text) if field.type == "number" else text
-    if isinstance(value, (bool, int, float)) and field.type in _TEXTS and not field.free:
-        return as_text(value)
-    if isinstance(value, list) and field.type == "json":
-        return _finite(value)
-    if isinstance(value, list):
-        rows = [_row(item, field.items) for item in value]
-        return [row for row in rows if not _empty(row)]
-    if isinstance(value, dict):
-        return _finite(value) if field.type == "json" else _opaque(value)
-    return _scalar(value)
-
-
-def _parsed_array(value: str, field: Field) -> Any:
-    """Some editors save an array as a JSON string."""
-    try:
-        parsed = msgspec.json.decode(value)
-    except msgspec.DecodeError:
-        parsed = None
-    if isinstance(parsed, list):
-        return _value(parsed, field)
-    text = scrub_text(plain(value))
-    # A list of texts may be written one a line.
-    return text if field.items else [line.strip() for line in text.split("\n") if line.strip()]
-
-
-def _parsed_json(value: str) -> Any:
-    """A schema that the editor keeps as text: the object itself, or the text if it is not JSON."""
-    try:
-        parsed = msgspec.json.decode(value)
-    except msgspec.DecodeError:
-        return value
-    return _finite(parsed) if isinstance(parsed, (dict, list)) else value
-
-
-def _finite(value: Any) -> Any:
-    """A schema untouched but for numbers that nothing can hold."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else _scalar(value)
-
-
-def _row(item: Any, fields: tuple[Field, ...]) -> Any:
-    if isinstance(item, dict):
-        return _known(scrub_pairs(item), fields) if fields else _opaque(item)
-    return scrub_text(plain(item)) if isinstance(item, str) else _scalar(item)
-
-
-def _opaque(value: Any) -> Any:
-    """A value of a shape that we do not declare: without what is empty and without credentials."""
-    if isinstance(value, dict):
-        kept = {
-            str(key): _opaque(item)
-            for key, item in scrub_pairs(value).items()
-            if not _empty(item) and not is_secret_name(str(key), item)
-        }
-        return {key: item for key, item in kept.items() if not _empty(item)}
-    if isinstance(value, list):
-        return [_opaque(item) for item in value]
-    return _tight(scrub_text(plain(value))) if isinstance(value, str) else _scalar(value)
-
-
-def _scalar(value: Any) -> Any:
-    """A number as JSON and MessagePack can hold it: JavaScript's own beyond 64 bits, none if it is not finite."""
-    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63:
-        value = float(value) if abs(value) < 10**300 else math.inf
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _tight(text: str) -> str:
-    """JSON inside of a text, without its blanks."""
-    if text[:1] not in ("{", "["):
-        return text
-    try:
-        msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return text
-    return msgspec.json.format(text, indent=-1)
-
-
-def _number(text: str) -> Any:
-    try:
-        number = float(text)
-    except ValueError:
-        return text
-    if number != number or abs(number) > 1e15:
-        return text
-    return int(number) if number.is_integer() else number
 
 
 def _edges(

@@ -14,7 +14,7 @@ __all__ = ["plain", "wrap"]
 
 _RICH = re.compile(r"\s*<(?:p|h[1-6]|ul|ol|pre|blockquote|div|span|hr|table)\b[^>]*>", re.I)
 _MENTION = re.compile(r"<span\b[^>]*\bclass=\"variable\"", re.I)
-_TAG = re.compile(r"<(?:!--.*?-->|(/?)([a-zA-Z][a-zA-Z0-9]*)\b((?:[^<>\"']|\"[^\"]*\"|'[^']*')*)>)", re.S)
+_TAG = re.compile(r"<(?:!--.*?-->|(/?)([a-zA-Z][a-zA-Z0-9]*)\b([^<>\"']*(?:(?:\"[^\"]*\"|'[^']*')[^<>\"']*)*)>)", re.S)
 _HREF = re.compile(r"\bhref=(?:\"([^\"]*)\"|'([^']*)')", re.I)
 _SLOT = re.compile(r"\{\{\s*(.*?)\s*\}\}", re.S)
 _BLOCK = frozenset({"p", "div", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "pre", "blockquote", "hr", "tr"})
@@ -40,11 +40,13 @@ class _Plain:
     def feed(self, text: str) -> None:
         at = 0
         for found in _TAG.finditer(text):
-            if found.start() > at:
-                self._data(html.unescape(text[at : found.start()]))
+            start = found.start()
+            if start > at:
+                self._data(html.unescape(text[at:start]))
             at = found.end()
-            if found[2]:
-                (self._close if found[1] else self._open)(found[2].lower(), found[3])
+            tag = found[2]
+            if tag and tag != "span":  # a mention's span says nothing that its text does not
+                (self._close if found[1] else self._open)(tag.lower(), found[3])
         if at < len(text):
             self._data(html.unescape(text[at:]))
 
