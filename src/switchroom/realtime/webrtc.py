@@ -1,9 +1,9 @@
 """The WebRTC leg on the server's side: an SDP offer in, an answer out, Opus both ways, a data channel for events.
 
 The client opens the data channel (label `events`). On it, JSON texts: to the client `state`, `transcript`, `turn`,
-`ended`, `ping`, `pong`; from the client `ping` (answered by `pong`), `pong`, `dtmf` (`digits`) and what the conversation
-takes. A leg on which neither audio nor a message came for `dead_peer_s` is dead, whatever the library says: its own
-consent check takes half a minute.
+`ended`, `ping`, `pong`; from the client `ping` (answered by `pong`), `pong`, `dtmf` (`digits`) and what the
+conversation takes. A leg on which neither audio nor a message came for `dead_peer_s` is dead, whatever the library
+says: its own consent check takes half a minute.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import json
 import logging
 import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -38,12 +39,20 @@ _DIGITS = 64
 
 
 class WebRtcLeg:
-    """One peer. `answer` first, then `start`; `close` always."""
+    """One peer. `answer` first, then `start`; `close` always.
+
+    `channel` is the label of the client's data channel. With `on_text` another protocol is spoken on it: messages go
+    there as they are, and nothing of ours is sent but `send_text`.
+    """
 
     line_rate = RATE
 
-    def __init__(self, settings: MediaSettings) -> None:
+    def __init__(
+        self, settings: MediaSettings, *, channel: str = "events", on_text: Callable[[str | bytes], None] | None = None
+    ) -> None:
         self._settings = settings
+        self._label = channel
+        self._on_text = on_text
         self._peer: RTCPeerConnection = new_peer(settings.ice_servers)
         self._playout: Playout | None = None
         self._listener: Listener | None = None
@@ -96,7 +105,11 @@ class WebRtcLeg:
         self._listener = None
 
     def send_event(self, event: dict[str, Any]) -> None:
-        text = json.dumps(event, separators=(",", ":"))
+        if self._on_text is None:
+            self.send_text(json.dumps(event, separators=(",", ":")))
+
+    def send_text(self, text: str) -> None:
+        """Send on the data channel, in order; before it is open, at most 200 messages wait."""
         channel = self._channel
         if channel is None:
             # Before the client's channel is up; afterwards it gets what happened, in order.
@@ -153,7 +166,7 @@ class WebRtcLeg:
             self._spawn(self._receive(track), "leg-receive")
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
-        if channel.label != "events" or self._channel is not None:
+        if channel.label != self._label or self._channel is not None:
             return
         self._channel = channel
         channel.on("message", self._on_message)
@@ -166,11 +179,13 @@ class WebRtcLeg:
         if len(message) > 65_536:
             self.events_dropped += 1
             return
+        if self._on_text is not None:
+            self._on_text(message)
+            return
         try:
             event = json.loads(message)
         except ValueError:
-            self.events_dropped += 1
-            return
+            event = None
         if not isinstance(event, dict):
             self.events_dropped += 1
             return
@@ -221,7 +236,7 @@ class WebRtcLeg:
             if now - self._sign_of_life > self._settings.dead_peer_s:
                 self._leave("dead")
                 return
-            if self._channel is not None and now - last_ping >= _PING_S:
+            if self._channel is not None and self._on_text is None and now - last_ping >= _PING_S:
                 last_ping = now
                 self._send(self._channel, '{"type":"ping"}')
             await asyncio.sleep(0.25)
