@@ -167,6 +167,11 @@ def media_call(call_id: str) -> str:
     return f"sr:media:call:{call_id}"
 
 
+def media_ticket(ticket_id: str) -> str:
+    """String with a short life: what a socket that an API node brings to a media process is about. Read once."""
+    return f"sr:media:ticket:{ticket_id}"
+
+
 # --- engine: flows -------------------------------------------------------------------------------------------------
 
 
