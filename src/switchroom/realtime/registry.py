@@ -23,6 +23,8 @@ class MediaProcess(msgspec.Struct, frozen=True, kw_only=True):
     loop_lag_ms: float
     draining: bool = False
     overloaded: bool = False
+    door: str = ""
+    """Where API nodes bring it WebSockets: `http://host:port`."""
 
     @property
     def has_room(self) -> bool:
