@@ -43,6 +43,13 @@ class MediaSettings(BaseModel):
     wait_for_line_s: float = Field(default=900.0, gt=0)
     """A connected caller waits at most so long for a free line."""
 
+    door_host: str = "127.0.0.1"
+    """Where this process takes WebSockets that API nodes bring: an address that they reach, and nobody else needs."""
+    door_port: int = Field(default=0, ge=0, le=65_535)
+    """0: any free one."""
+    door_url: str = ""
+    """What API nodes are told, where that is not `http://door_host:door_port`."""
+
     lease_ms: int = Field(default=5000, ge=1000)
     heartbeat_s: float = Field(default=1.5, gt=0)
     drain_s: float = Field(default=30.0, ge=0)
