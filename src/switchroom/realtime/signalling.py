@@ -74,6 +74,16 @@ class SignalClient:
         """The media processes that live now."""
         return await registry.living(self._store)
 
+    async def emptiest(self) -> MediaProcess:
+        """The media process that a new call goes to. Raises `Unavailable` where none has room."""
+        processes = await registry.living(self._store)
+        if not processes:
+            raise Unavailable("no media process is running", code="no_media_process", retry_after_s=2)
+        free = [process for process in processes if process.has_room]
+        if not free:
+            raise Unavailable("all media processes are full", code="media_full", retry_after_s=5)
+        return min(free, key=lambda process: (process.legs / process.max_legs, process.loop_lag_ms))
+
     async def _carrier(self, owner: str) -> str:
         """The process that holds the call already, else the emptiest one."""
         if owner:
@@ -83,13 +93,7 @@ class SignalClient:
             if await registry.look_up(self._store, holder) is not None:
                 return holder
             # It died. Its lease runs out within seconds: the leg waits for that at another process.
-        processes = await registry.living(self._store)
-        if not processes:
-            raise Unavailable("no media process is running", code="no_media_process", retry_after_s=2)
-        free = [process for process in processes if process.has_room]
-        if not free:
-            raise Unavailable("all media processes are full", code="media_full", retry_after_s=5)
-        return min(free, key=lambda process: (process.legs / process.max_legs, process.loop_lag_ms)).id
+        return (await self.emptiest()).id
 
     async def _ask(
         self, process_id: str, kind: str, *, flow_id: str = "", task_id: str = "", call_id: str = "", sdp: str = ""
