@@ -37,6 +37,7 @@ from switchroom.gateway.broadcast import BROADCAST, Broadcast
 from switchroom.gateway.lingering import install_lingering
 from switchroom.gateway.notify import HUB, NotifyHub
 from switchroom.gateway.operation import operation, operation_of
+from switchroom.gateway.passage import install_passage
 from switchroom.gateway.public import install_origins
 from switchroom.gateway.reply import json_reply
 from switchroom.gateway.services import PRINCIPAL, SERVICES, Services, services
@@ -64,6 +65,7 @@ def build_gateway(parts: Services) -> web.Application:
     app[HUB] = NotifyHub(app[BROADCAST])
     app.on_shutdown.append(_close_hub)
     install_origins(app)
+    install_passage(app)
     app.cleanup_ctx.append(_background)
     voice = (queue, queue_events, holding, kiosk, queue_figures, bulk, calls, webhooks)
     for dialect in (
