@@ -20,6 +20,7 @@ from switchroom.realtime import registry
 from switchroom.realtime.call import CallSession, CallTools
 from switchroom.realtime.call_log import CallLog
 from switchroom.realtime.conversation import RunTurn
+from switchroom.realtime.door import Door
 from switchroom.realtime.ears import SpeechParts
 from switchroom.realtime.lifecycle import Event, Happened, Phase
 from switchroom.realtime.local import LocalEngine
@@ -88,6 +89,7 @@ class MediaWorker:
         self._flows = FlowStore(store)
         self._engine = engine or Engine(self._flows)
         self._server = SignalServer(store, self.id, self._handle)
+        self.door = Door(store, settings.door_host, settings.door_port, settings.door_url)
         self._tools = CallTools(
             queue=self._queue,
             feed=feed,
@@ -110,6 +112,7 @@ class MediaWorker:
         return max(self._lags, default=0.0)
 
     async def run(self, stop: asyncio.Event, on_ready: Callable[[], None] | None = None) -> None:
+        await self.door.open()
         await registry.announce(self._store, self._sign())
         if on_ready is not None:
             on_ready()
@@ -131,6 +134,7 @@ class MediaWorker:
             for task in (*helpers, *self._tasks):
                 task.cancel()
             await asyncio.gather(*helpers, *self._tasks, return_exceptions=True)
+            await self.door.close()
             try:
                 await registry.withdraw(self._store, self.id)
             except Unavailable as error:
@@ -276,6 +280,7 @@ class MediaWorker:
             loop_lag_ms=round(lag, 1),
             draining=self._draining,
             overloaded=lag > self._settings.max_loop_lag_ms,
+            door=self.door.url,
         )
 
     async def _drain(self) -> None:
