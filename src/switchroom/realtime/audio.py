@@ -80,6 +80,32 @@ class Decimator:
         return out
 
 
+class Interpolator:
+    """A whole fraction of 48 kHz up to 48 kHz, as a stream: the `Decimator`'s filter the other way, a phase at a time.
+
+    The delay is 10 samples of the lower rate (1.25 ms at 8 kHz).
+    """
+
+    _SIDE = 10
+
+    def __init__(self, rate: int) -> None:
+        if RATE % rate:
+            raise ValueError(f"{rate} Hz is no whole fraction of {RATE} Hz")
+        factor = RATE // rate
+        taps = 2 * self._SIDE
+        at = np.arange(taps * factor) / factor - self._SIDE
+        low_pass = (np.sinc(0.9 * at) * np.hamming(taps * factor)).reshape(taps, factor)[::-1]
+        self._phases = (low_pass / low_pass.sum(axis=0)).astype(np.float32)
+        self._past: NDArray[np.float32] = np.zeros(taps - 1, dtype=np.float32)
+
+    def feed(self, samples: Samples) -> Samples:
+        joined: NDArray[np.float32] = np.concatenate((self._past, samples.astype(np.float32)))
+        windows = np.lib.stride_tricks.sliding_window_view(joined, self._phases.shape[0])
+        self._past = joined[joined.size - self._past.size :]
+        out: Samples = np.clip(np.rint(windows @ self._phases), -32768, 32767).astype(np.int16).reshape(-1)
+        return out
+
+
 class Framer:
     """Cuts a stream of any piece sizes into 20 ms frames."""
 

@@ -66,8 +66,23 @@ class Playout:
         """Grows with every `clear`: audio made for an older generation is not taken any more."""
 
     @property
+    def left_s(self) -> float:
+        """Seconds of speech that wait to leave."""
+        return self._queued / 48_000
+
+    @property
     def speaking(self) -> bool:
         return bool(self._segments or self._leaving)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something is queued that has not left."""
+        return bool(self._segments)
+
+    @property
+    def unconfirmed(self) -> int:
+        """The last frame with speech that left and is not known to be heard; 0 for none."""
+        return self._leaving[-1][0] if self._leaving else 0
 
     def say(self, samples: Samples, text: str, *, generation: int, on_first: Callable[[], None] | None = None) -> bool:
         """Queue a clause (48 kHz). False: it is stale, or there is no room."""
