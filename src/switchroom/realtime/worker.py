@@ -7,7 +7,8 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NamedTuple
 
 from switchroom.engine import Engine, FlowStore
 from switchroom.engine.events import Event as EngineEvent
@@ -25,10 +26,12 @@ from switchroom.realtime.ears import SpeechParts
 from switchroom.realtime.lifecycle import Event, Happened, Phase
 from switchroom.realtime.local import LocalEngine
 from switchroom.realtime.openai import OpenAiEngine
+from switchroom.realtime.phone import KIND as PHONE
+from switchroom.realtime.phone import PhoneLines
 from switchroom.realtime.registry import MediaProcess, Reply, Request
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.signalling import SignalServer
-from switchroom.realtime.voice import VoiceEngine
+from switchroom.realtime.voice import Transport, VoiceEngine
 from switchroom.realtime.webrtc import WebRtcLeg
 from switchroom.records import Executions
 from switchroom.store import Blobs, Store, keys
@@ -67,6 +70,13 @@ async def run_media(
             await parts.close()
 
 
+class _Leg(NamedTuple):
+    """A leg that joined, and the call that it joined."""
+
+    session: CallSession
+    leg: Transport
+
+
 class MediaWorker:
     """The process's calls, its place in the registry, and what it answers to requests. Without `parts` each call is
     carried by the openai engine."""
@@ -90,6 +100,7 @@ class MediaWorker:
         self._engine = engine or Engine(self._flows)
         self._server = SignalServer(store, self.id, self._handle)
         self.door = Door(store, settings.door_host, settings.door_port, settings.door_url)
+        self.door.on[PHONE] = PhoneLines(settings, self.join).serve
         self._tools = CallTools(
             queue=self._queue,
             feed=feed,
@@ -100,8 +111,8 @@ class MediaWorker:
             make_engine=self._make_engine,
         )
         self._sessions: dict[tuple[str, str], CallSession] = {}
-        self._legs: dict[str, CallSession] = {}
-        self._offering: dict[tuple[str, str], asyncio.Lock] = {}
+        self._legs: dict[str, _Leg] = {}
+        self._joining: dict[tuple[str, str], asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._lags: deque[float] = deque(maxlen=_LAG_KEPT)
         self._draining = False
@@ -144,35 +155,61 @@ class MediaWorker:
 
     async def _handle(self, request: Request) -> Reply:
         if request.kind == "hang_up":
-            session = self._legs.get(request.call_id)
-            if session is not None and session.call_id == request.call_id:
-                session.post(Event(Happened.CALLER_HUNG_UP))
+            known = self._legs.get(request.call_id)
+            if known is not None and known.session.call_id == request.call_id:
+                known.session.post(Event(Happened.CALLER_HUNG_UP))
             return Reply(call_id=request.call_id)
         if request.kind != "offer":
             raise Conflict(f"unknown request {request.kind}")
-        name = (request.flow_id, request.task_id)
-        lock = self._offering.setdefault(name, asyncio.Lock())
-        try:
-            async with lock:  # two offers for one task at once must not make two calls of it
-                return await self._offer(request)
-        finally:
-            if not lock.locked():
-                self._offering.pop(name, None)
+        return await self._offer(request)
 
     async def _offer(self, request: Request) -> Reply:
+        sdp = ""
+
+        async def answered() -> Transport:
+            nonlocal sdp
+            leg = WebRtcLeg(self._settings)
+            try:
+                sdp = await leg.answer(request.sdp)
+            except BaseException:
+                await leg.close()
+                raise
+            return leg
+
+        call_id = await self.join(request.flow_id, request.task_id, answered)
+        life = int(self._settings.max_call_s + self._settings.wait_for_line_s + _AFTER_CALL_S)
+        await self._store.call("SET", keys.media_call(call_id), self.id, "EX", life)
+        return Reply(call_id=call_id, sdp=sdp)
+
+    async def join(self, flow_id: str, task_id: str, make_leg: Callable[[], Awaitable[Transport]]) -> str:
+        """Bring a caller's leg to its call: a new one that begins or waits for a line here, or the one that runs here
+        already, whose leg it then replaces. Returns the leg's ID.
+
+        Raises `Unavailable` when this process is full or stops, `NotFound` and `Conflict` for a call that cannot begin,
+        and what `make_leg` raises; a leg that was made is closed then.
+        """
+        name = (flow_id, task_id)
+        lock = self._joining.setdefault(name, asyncio.Lock())
+        try:
+            async with lock:  # two legs for one task at once must not make two calls of it
+                return await self._join(name, make_leg)
+        finally:
+            if not lock.locked():
+                self._joining.pop(name, None)
+
+    async def _join(self, name: tuple[str, str], make_leg: Callable[[], Awaitable[Transport]]) -> str:
         if self._draining:
             raise Unavailable("this media process stops", code="media_draining", retry_after_s=1)
-        running = self._sessions.get((request.flow_id, request.task_id))
+        running = self._sessions.get(name)
         if running is not None and running.state.phase in (Phase.ENDING, Phase.ENDED):
             raise Conflict("the call is ending", code="call_ended")
         if running is None:
             if len(self._sessions) >= self._settings.max_legs:
                 raise Unavailable("this media process is full", code="media_full", retry_after_s=5)
-            call = await self._waiting_call(request)
+            call = await self._waiting_call(*name)
         call_id = str(uuid.uuid4())
-        leg = WebRtcLeg(self._settings)
+        leg = await make_leg()
         try:
-            sdp = await leg.answer(request.sdp)
             if running is None:
                 held = await self._claim(call)
                 running = self._start(call if held is None else held.call, leg, call_id, held)
@@ -181,21 +218,19 @@ class MediaWorker:
         except BaseException:
             await leg.close()
             raise
-        self._legs[call_id] = running
-        life = int(self._settings.max_call_s + self._settings.wait_for_line_s + _AFTER_CALL_S)
-        await self._store.call("SET", keys.media_call(call_id), self.id, "EX", life)
-        return Reply(call_id=call_id, sdp=sdp)
+        self._legs[call_id] = _Leg(running, leg)
+        return call_id
 
-    async def _waiting_call(self, request: Request) -> Call:
-        """The call of an offer, if it can still begin here."""
-        call = await self._queue.get(request.flow_id, request.task_id)
+    async def _waiting_call(self, flow_id: str, task_id: str) -> Call:
+        """The call of a leg, if it can still begin here."""
+        call = await self._queue.get(flow_id, task_id)
         if call is None:
-            raise NotFound(f"no call {request.task_id} in this flow", code="unknown_task")
+            raise NotFound(f"no call {task_id} in this flow", code="unknown_task")
         if call.state is QueueState.SCHEDULED:
             raise Conflict("the call is scheduled for later", code="call_scheduled")
         if call.state in (QueueState.WRAPUP, QueueState.ENDED):
             raise Conflict("the call has ended", code="call_ended")
-        if await self._flows.get(request.flow_id) is None:
+        if await self._flows.get(flow_id) is None:
             raise NotFound("no such flow", code="unknown_flow")
         return call
 
@@ -211,7 +246,7 @@ class MediaWorker:
             raise
         return answer if isinstance(answer, Held) else None
 
-    def _start(self, call: Call, leg: WebRtcLeg, call_id: str, held: Held | None) -> CallSession:
+    def _start(self, call: Call, leg: Transport, call_id: str, held: Held | None) -> CallSession:
         session = CallSession(self._tools, call, leg, call_id, held)
         name = (call.flow_id, call.task_id)
         self._sessions[name] = session
@@ -221,7 +256,7 @@ class MediaWorker:
         def over(done: asyncio.Task[None]) -> None:
             self._tasks.discard(done)
             self._sessions.pop(name, None)
-            for leg_id in [key for key, one in self._legs.items() if one is session]:
+            for leg_id in [key for key, one in self._legs.items() if one.session is session]:
                 del self._legs[leg_id]
             if not done.cancelled() and (error := done.exception()) is not None:
                 log.error("a call broke", exc_info=error, extra={"task_id": call.task_id})
