@@ -237,6 +237,28 @@ def test_handles_of_a_condition() -> None:
         assert compact.read_canvas({"nodes": nodes, "edges": [edge]}).edges == (("c", port, "a"),)
 
 
+def test_handles_by_the_name_of_an_anchor_and_numbers_as_ids() -> None:
+    anchors = [{"id": "c-yes"}, {"id": "c-otherwise"}]
+    nodes = [{"id": 1, "data": {"name": "conditionAgentflow", "outputAnchors": anchors}}, {"id": "a", "data": {}}]
+    edges = [{"source": 1, "target": "a", "sourceHandle": "c-otherwise"}]
+    assert compact.read_canvas({"nodes": nodes, "edges": edges}).edges == (("1", 1, "a"),)
+    assert compact.read_canvas({"nodes": nodes, "edges": None}).edges == ()
+
+
+def test_inputs_of_every_age_of_a_kind() -> None:
+    tool = {"selectedTool": "slackMCP", "selectedToolConfig": {"selectedTool": "slackMCP", "mcpActions": '["post"]'}}
+    agent = {"agentStructuredOutput": [{"key": "name", "type": "string"}]}
+    chooser = {"conditionAgentEnableMemory": True, "conditionAgentMemoryType": "windowSize"}
+    given = {"toolAgentflow": tool, "agentAgentflow": agent, "conditionAgentAgentflow": chooser}
+    graph = compact.read_canvas(
+        {"nodes": [{"id": name, "data": {"name": name, "inputs": given[name]}} for name in given]}
+    )
+    assert graph.by_id["toolAgentflow"].inputs == {"tool": "slackMCP", "toolConfig": {"mcpActions": '["post"]'}}
+    assert graph.by_id["agentAgentflow"].inputs == {"schema": [{"key": "name", "type": "string"}]}
+    assert graph.by_id["conditionAgentAgentflow"].inputs == {"memory": True, "memoryType": "windowSize"}
+    assert compact.read_canvas(compact.expand(graph)) == graph
+
+
 def test_the_published_schema_fits_and_a_wrong_version_is_refused() -> None:
     schema = compact.json_schema()
     node = schema["$defs"]["Node"]["properties"]

@@ -140,6 +140,77 @@ CASES: dict[str, tuple[dict[str, Any], str, str, str]] = {
         "/edges/1",
         "border",
     ),
+    "output that an approval has not": (
+        canvas(
+            START,
+            node("h", "humanInputAgentflow"),
+            node("a", "agentAgentflow"),
+            edges=(edge("s", "h"), edge("h", "a", 2)),
+        ),
+        "error",
+        "/nodes/1",
+        "output 2",
+    ),
+    "output that a condition agent has not": (
+        canvas(
+            START,
+            node("c", "conditionAgentAgentflow", conditionAgentScenarios=[{"scenario": "x"}, {"scenario": "y"}]),
+            node("a", "agentAgentflow"),
+            edges=(edge("s", "c"), edge("c", "a", 3)),
+        ),
+        "error",
+        "/nodes/1",
+        "output 3",
+    ),
+    "edge without an output": (
+        canvas(
+            START,
+            node("h", "humanInputAgentflow"),
+            node("a", "agentAgentflow"),
+            edges=(edge("s", "h"), {"source": "h", "target": "a"}),
+        ),
+        "warning",
+        "/edges/1/sourceHandle",
+        "which output",
+    ),
+    "start in an iteration": (
+        canvas(
+            START, node("i", "iterationAgentflow"), node("t", "startAgentflow", parent="i"), edges=(edge("s", "i"),)
+        ),
+        "error",
+        "/nodes/2",
+        "stands in an Iteration",
+    ),
+    "iteration in itself": (
+        canvas(START, node("i", "iterationAgentflow", parent="i")),
+        "error",
+        "/nodes/1/parentNode",
+        "inside of itself",
+    ),
+    "edge into start": (
+        canvas(START, node("b", "agentAgentflow"), edges=(edge("b", "s"),)),
+        "warning",
+        "/edges/0",
+        "into Start",
+    ),
+    "chatflow": (
+        canvas({"id": "c", "type": "customNode", "data": {"name": "chatOpenAI"}}),
+        "error",
+        "/nodes",
+        "Agentflow V2",
+    ),
+    "HTTP without a URL": (
+        canvas(START, node("h", "httpAgentflow"), edges=(edge("s", "h"),)),
+        "warning",
+        "/nodes/1",
+        "no URL",
+    ),
+    "execute flow without a flow, of a text flow": (
+        canvas(START, node("e", "executeFlowAgentflow"), edges=(edge("s", "e"),)),
+        "warning",
+        "/nodes/1",
+        "no flow",
+    ),
     "execute flow without a flow": (
         canvas(START, node("e", "executeFlowRealtime"), edges=(edge("s", "e"),)),
         "error",

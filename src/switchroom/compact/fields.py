@@ -13,11 +13,11 @@ __all__ = [
     "PAIRS",
     "ROLES",
     "STORES",
-    "STRUCTURED",
     "TOOLS",
     "VECTORS",
     "Field",
     "Kind",
+    "memory",
     "state",
     "talker",
 ]
@@ -41,7 +41,7 @@ class Field(NamedTuple):
     items: tuple[Field, ...] = ()
     aliases: tuple[str, ...] = ()
     config: bool = False
-    """A settings object named `<wire>Config` belongs to it."""
+    """A settings object named `<wire>Config` (or with another of its spellings) belongs to it."""
     free: bool = False
     """Any JSON value may stand there, not only a text."""
 
@@ -72,43 +72,58 @@ def state(prefix: str) -> Field:
     return Field("updateState", f"{prefix}UpdateState", "array", "Update Flow State", items=items)
 
 
+def memory(prefix: str) -> tuple[Field, ...]:
+    """What a node that asks a model remembers of the session."""
+    kinds = ("allMessages", "windowSize", "conversationSummary", "conversationSummaryBuffer")
+    return (
+        Field("memory", f"{prefix}EnableMemory", "boolean", "Enable Memory", True),
+        Field("memoryType", f"{prefix}MemoryType", "options", "Memory Type", "allMessages", kinds),
+        Field("window", f"{prefix}MemoryWindowSize", "number", "Window Size", 20),
+        Field("tokenLimit", f"{prefix}MemoryMaxTokenLimit", "number", "Max Token Limit", 2000),
+    )
+
+
 def talker(prefix: str) -> tuple[Field, ...]:
     """The inputs that an LLM and an Agent share."""
     messages = (
         Field("role", "role", "options", "Role", options=("system", "assistant", "developer", "user")),
         Field("content", "content", label="Content"),
     )
-    memory = ("allMessages", "windowSize", "conversationSummary", "conversationSummaryBuffer")
     return (
         Field("model", f"{prefix}Model", "model", "Model", config=True),
         Field("messages", f"{prefix}Messages", "array", "Messages", items=messages, aliases=("systemMessages",)),
-        Field("memory", f"{prefix}EnableMemory", "boolean", "Enable Memory", True),
-        Field("memoryType", f"{prefix}MemoryType", "options", "Memory Type", "allMessages", memory),
-        Field("window", f"{prefix}MemoryWindowSize", "number", "Window Size", 20),
-        Field("tokenLimit", f"{prefix}MemoryMaxTokenLimit", "number", "Max Token Limit", 2000),
+        *memory(prefix),
         Field("input", f"{prefix}UserMessage", label="Input Message"),
         Field("as", f"{prefix}ReturnResponseAs", "options", "Return Response As", "userMessage", ROLES),
+        structured(prefix),
         state(prefix),
     )
 
 
-ROLES = ("userMessage", "assistantMessage")
-
-STRUCTURED = Field(
-    "schema",
-    "llmStructuredOutput",
-    "array",
-    "JSON Structured Output",
-    items=(
-        Field("key", "key", label="Key"),
-        Field(
-            "type", "type", "options", "Type", None, ("string", "stringArray", "number", "boolean", "enum", "jsonArray")
+def structured(prefix: str) -> Field:
+    return Field(
+        "schema",
+        f"{prefix}StructuredOutput",
+        "array",
+        "JSON Structured Output",
+        items=(
+            Field("key", "key", label="Key"),
+            Field(
+                "type",
+                "type",
+                "options",
+                "Type",
+                None,
+                ("string", "stringArray", "number", "boolean", "enum", "jsonArray"),
+            ),
+            Field("enum", "enumValues", label="Enum Values"),
+            Field("json", "jsonSchema", "json", "JSON Schema"),
+            Field("description", "description", label="Description"),
         ),
-        Field("enum", "enumValues", label="Enum Values"),
-        Field("json", "jsonSchema", "json", "JSON Schema"),
-        Field("description", "description", label="Description"),
-    ),
-)
+    )
+
+
+ROLES = ("userMessage", "assistantMessage")
 
 INTENTS = Field(
     "intents",

@@ -31,9 +31,8 @@ class Form:
             rows = Form(field.items) if field.items else None
             for rank, spelling in enumerate((field.wire, field.name, *field.aliases)):
                 self._spelled.setdefault(spelling, (rank, field, rows))
-            if field.config:
-                self._configs.setdefault(field.wire + "Config", (0, field))
-                self._configs.setdefault(field.name + "Config", (1, field))
+                if field.config:
+                    self._configs.setdefault(spelling + "Config", (rank, field))
 
     def read(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Inputs by their short names; one that is not declared keeps its own name. Where an input stands under
@@ -74,7 +73,8 @@ class Form:
         if rank < ranks.get(name, 99) and isinstance(given, dict):
             ranks[name] = rank
             # The editor repeats the choice inside of its settings.
-            kept = opaque({key: item for key, item in given.items() if key != field.wire})
+            choices = (field.wire, *field.aliases)
+            kept = opaque({key: item for key, item in given.items() if key not in choices})
             if kept:
                 taken[name] = kept
 

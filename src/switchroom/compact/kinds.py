@@ -7,11 +7,11 @@ from switchroom.compact.fields import (
     PAIRS,
     ROLES,
     STORES,
-    STRUCTURED,
     TOOLS,
     VECTORS,
     Field,
     Kind,
+    memory,
     state,
     talker,
 )
@@ -76,7 +76,7 @@ KINDS: tuple[Kind, ...] = (
         "#64B5F6",
         1,
         "one",
-        (*talker("llm"), STRUCTURED),
+        talker("llm"),
     ),
     Kind(
         "agent",
@@ -151,6 +151,7 @@ KINDS: tuple[Kind, ...] = (
                     Field("examples", "examples", "array", "Examples"),
                 ),
             ),
+            *memory("conditionAgent"),
             Field("override", "conditionAgentOverrideSystemPrompt", "boolean", "Override System Prompt"),
             Field("system", "conditionAgentSystemPrompt", label="System Prompt"),
         ),
@@ -244,7 +245,7 @@ KINDS: tuple[Kind, ...] = (
         1.1,
         "one",
         (
-            Field("tool", "toolAgentflowSelectedTool", "reference", "Tool", config=True),
+            Field("tool", "toolAgentflowSelectedTool", "reference", "Tool", config=True, aliases=("selectedTool",)),
             Field(
                 "args",
                 "toolInputArgs",

@@ -15,6 +15,8 @@ from switchroom.errors import BadInput, Fault
 __all__ = ["Canvas", "Reading", "open_canvas", "read", "read_canvas"]
 
 _YES = frozenset({"0", "true", "proceed", "yes", "then", "if"})
+_SHAPES = frozenset({"agentFlow", "customNode", "iteration"})
+"""How an editor draws a node, which says nothing of its kind."""
 _NO = frozenset({"1", "false", "reject", "no", "else"})
 
 
@@ -34,6 +36,8 @@ class Reading(NamedTuple):
     edge_at: dict[Edge, str]
     faults: list[tuple[str, Fault]]
     """What could not be taken over: severity and fault."""
+    older: bool = False
+    """Its nodes are of the editor's chatflows, which came before Agentflow V2."""
 
 
 def open_canvas(body: object, *, pointer: str = "") -> Canvas:
@@ -55,7 +59,8 @@ def open_canvas(body: object, *, pointer: str = "") -> Canvas:
         if "flowData" not in body or "nodes" in body:
             break
         body, pointer = body["flowData"], pointer + "/flowData"
-    nodes, edges = body.get("nodes"), body.get("edges", [])
+    nodes, edges = body.get("nodes"), body.get("edges")
+    edges = [] if edges is None else edges
     if not isinstance(nodes, list):
         raise _no_canvas("A canvas has an array `nodes`.", pointer + "/nodes")
     if not isinstance(edges, list):
@@ -86,6 +91,7 @@ def _read(canvas: Canvas, kind: Literal["text", "realtime"] | None) -> Reading:
     faults: list[tuple[str, Fault]] = []
     nodes: dict[str, Node] = {}
     node_at: dict[str, str] = {}
+    outputs: dict[str, list[Any]] = {}
     dropped: set[str] = set()
     realtime = canvas.realtime
     for index, raw in enumerate(canvas.nodes):
@@ -96,8 +102,8 @@ def _read(canvas: Canvas, kind: Literal["text", "realtime"] | None) -> Reading:
             )
             continue
         data = raw.get("data", {})
-        node_id = raw.get("id") or data.get("id")
-        if not isinstance(node_id, str) or not node_id:
+        node_id = _id(raw.get("id")) or _id(data.get("id"))
+        if not node_id:
             faults.append(("error", Fault("This node has no `id`: give it one.", at + "/id")))
             continue
         if ">" in node_id:
@@ -113,9 +119,13 @@ def _read(canvas: Canvas, kind: Literal["text", "realtime"] | None) -> Reading:
             text = f"Two nodes have the ID `{node_id}`: rename one."
             faults.append(("error", Fault(text, at + "/id")))
             continue
-        nodes[node_id] = _node(node_id, raw, data, BY_NAME.get(kind_name or ""), name or type_)
+        shape = _word(raw.get("type"))
+        spelled = name or type_ or ("" if shape in _SHAPES else shape)
+        nodes[node_id] = _node(node_id, raw, data, BY_NAME.get(kind_name or ""), spelled)
         node_at[node_id] = at
-    edges = _edges(canvas, nodes, dropped, faults)
+        anchors = data.get("outputAnchors")
+        outputs[node_id] = anchors if isinstance(anchors, list) else []
+    edges = _edges(canvas, nodes, outputs, dropped, faults)
     _aim_loops(nodes, edges)
     ordered = tuple(sorted(edges, key=lambda edge: (edge[0], str(edge[1]).zfill(8), edge[2])))
     graph = CompactGraph(
@@ -125,11 +135,17 @@ def _read(canvas: Canvas, kind: Literal["text", "realtime"] | None) -> Reading:
         nodes=tuple(nodes[node_id] for node_id in sorted(nodes)),
         edges=ordered,
     )
-    return Reading(graph, node_at, edges, faults)
+    older = any(isinstance(raw, dict) and raw.get("type") == "customNode" for raw in canvas.nodes)
+    return Reading(graph, node_at, edges, faults, older)
 
 
 def _word(value: object) -> str:
     return value if isinstance(value, str) else ""
+
+
+def _id(value: object) -> str:
+    """A node's ID: a text, or a number where somebody wrote the canvas by hand."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else _word(value)
 
 
 def _node(node_id: str, raw: dict[str, Any], data: dict[str, Any], kind: Kind | None, spelled: str) -> Node:
@@ -137,7 +153,7 @@ def _node(node_id: str, raw: dict[str, Any], data: dict[str, Any], kind: Kind | 
     version = scalar(data.get("version"))
     if (kind and version == kind.version) or not isinstance(version, (int, float, str)):
         version = None
-    parent = raw.get("parentNode") or raw.get("parentId")
+    parent = _id(raw.get("parentNode")) or _id(raw.get("parentId"))
     inputs = data.get("inputs")
     inputs = inputs if isinstance(inputs, dict) else {}
     return Node(
@@ -145,13 +161,17 @@ def _node(node_id: str, raw: dict[str, Any], data: dict[str, Any], kind: Kind | 
         kind=kind.name if kind else spelled,
         label="" if not label or (kind and label == kind.label) else label,
         version=version,
-        parent=parent if isinstance(parent, str) and parent else None,
+        parent=parent or None,
         inputs=FORMS[kind.name].read(inputs) if kind else opaque(inputs),
     )
 
 
 def _edges(
-    canvas: Canvas, nodes: dict[str, Node], dropped: set[str], faults: list[tuple[str, Fault]]
+    canvas: Canvas,
+    nodes: dict[str, Node],
+    outputs: dict[str, list[Any]],
+    dropped: set[str],
+    faults: list[tuple[str, Fault]],
 ) -> dict[Edge, str]:
     found: dict[Edge, str] = {}
     for index, raw in enumerate(canvas.edges):
@@ -159,7 +179,7 @@ def _edges(
         if not isinstance(raw, dict):
             faults.append(("error", Fault("An edge is an object with `source` and `target`: draw it again.", at)))
             continue
-        source, target = _word(raw.get("source")), _word(raw.get("target"))
+        source, target = _id(raw.get("source")), _id(raw.get("target"))
         if source in dropped or target in dropped:
             continue
         missing = [key for key, end in (("source", source), ("target", target)) if end not in nodes]
@@ -168,13 +188,22 @@ def _edges(
                 f"This edge's {key} `{raw.get(key)}` is not a node of the canvas: remove the edge or connect it again."
             )
             faults.append(("error", Fault(text, f"{at}/{key}")))
-        if not missing:
-            found.setdefault((source, _port(raw, nodes[source]), target), at)
+        if missing:
+            continue
+        port = _port(raw, nodes[source], outputs[source])
+        if port is None:
+            label = nodes[source].label or source
+            text = (
+                f"This edge does not say which output of `{label}` it leaves by; its first is taken: connect it again."
+            )
+            faults.append(("warning", Fault(text, f"{at}/sourceHandle")))
+        found.setdefault((source, port or 0, target), at)
     return found
 
 
-def _port(raw: dict[str, Any], node: Node) -> int | str:
-    """The output that an edge leaves from: its handle is `<nodeId>-output-<name or number>`."""
+def _port(raw: dict[str, Any], node: Node, anchors: list[Any]) -> int | str | None:
+    """The output that an edge leaves from: its handle is `<nodeId>-output-<name or number>`, or the ID of one of the
+    node's output anchors. None if it names no output of a node that has several."""
     kind = BY_NAME.get(node.kind)
     if kind is not None and kind.ports in ("one", "none"):
         return 0
@@ -183,16 +212,19 @@ def _port(raw: dict[str, Any], node: Node) -> int | str:
     if tail == handle and "-output-" in handle:
         tail = handle.rsplit("-output-", 1)[1]
     data = raw.get("data")
-    if not tail or not (tail.isdigit() or tail.lower() in _YES | _NO):
-        label = data.get("edgeLabel") if isinstance(data, dict) else None
-        label = str(label) if label is not None else _word(raw.get("label"))
-        if label.strip().isdigit() or label.strip().lower() in _YES | _NO:
-            tail = label.strip()
-    if tail.isdigit() and len(tail) < 9:
-        return int(tail)
-    if kind is not None:
-        return 0 if tail.lower() in _YES else 1 if tail.lower() in _NO else 0
-    return tail or 0
+    label = data.get("edgeLabel") if isinstance(data, dict) else None
+    label = str(label) if label is not None else _word(raw.get("label"))
+    for word in (tail, label.strip()):
+        if word.isdecimal() and word.isascii() and len(word) < 9:
+            return int(word)
+        if word.lower() in _YES | _NO:
+            return int(word.lower() in _NO)
+    if kind is None:
+        return tail or 0
+    for number, anchor in enumerate(anchors):
+        if isinstance(anchor, dict) and handle and anchor.get("id") == handle:
+            return number
+    return None
 
 
 def _aim_loops(nodes: dict[str, Node], edges: dict[Edge, str]) -> None:

@@ -24,6 +24,16 @@ _WORDS = frozenset(
 )
 _STATE = re.compile(r"\$(?:flow\.)?state\.([A-Za-z0-9_$]+)")
 _FUNCTION_NAMES = ("$flow", "$vars", "$form", "$state", "$question")
+_NEEDED = {
+    "conditionAgent": ("scenarios", "has no scenario to choose from: describe them"),
+    "customFunction": ("code", "has no function: write one"),
+    "directReply": ("message", "has nothing to say: write its message"),
+    "http": ("url", "has no URL: write one"),
+    "iteration": ("input", "has no list to go through: give it one"),
+    "retriever": ("stores", "names no store to search: choose one"),
+    "tool": ("tool", "names no tool: choose one"),
+}
+"""The one input without which a node of the kind does nothing, and the words for that."""
 
 
 class Finding(NamedTuple):
@@ -83,7 +93,23 @@ def _findings(reading: Reading) -> list[Finding]:
 def _starts(reading: Reading) -> Iterator[Finding]:
     starts = reading.graph.starts
     if not starts:
-        yield Finding("error", "The canvas has no Start node: add one and connect it to the first step.", "/nodes")
+        text = "The canvas has no Start node: add one and connect it to the first step."
+        if reading.older:
+            text = (
+                "The canvas is a chatflow, of the node kinds before Agentflow V2, which do not run here: draw it with "
+                "Agentflow V2 nodes, from a Start node on."
+            )
+        yield Finding("error", text, "/nodes")
+    for node in reading.graph.nodes:
+        if node.kind == "start" and node.parent is not None:
+            text = (
+                f"The Start `{node.label or node.id}` stands in an Iteration, where the first step begins: remove it."
+            )
+            yield Finding("error", text, reading.node_at[node.id], node.id)
+    for edge in reading.graph.edges:
+        if edge[2] in {start.id for start in starts}:
+            text = f"An edge leads from `{edge[0]}` into Start, which runs once: remove it, or use a Loop to go back."
+            yield Finding("warning", text, reading.edge_at[edge])
     for extra in starts[1:]:
         text = f"The canvas has more than one Start node: remove `{extra.id}` or `{starts[0].id}`."
         yield Finding("error", text, reading.node_at[extra.id], extra.id)
@@ -98,6 +124,9 @@ def _parents(reading: Reading) -> Iterator[Finding]:
         if holder is None or holder.kind != "iteration":
             text = f"The node `{node.label or node.id}` stands in `{node.parent}`, which is no Iteration: move it out."
             yield Finding("error", text, reading.node_at[node.id] + "/parentNode", node.id)
+        elif _stands_in_itself(node, graph):
+            text = f"The Iteration `{node.label or node.id}` stands inside of itself: move it out."
+            yield Finding("error", text, reading.node_at[node.id] + "/parentNode", node.id)
     for edge in graph.edges:
         source, target = graph.by_id.get(edge[0]), graph.by_id.get(edge[2])
         if source is None or target is None:
@@ -108,6 +137,16 @@ def _parents(reading: Reading) -> Iterator[Finding]:
                 f"This edge crosses the border of an Iteration (`{source.id}` to `{target.id}`): connect inside of it."
             )
             yield Finding("error", text, reading.edge_at[edge])
+
+
+def _stands_in_itself(node: Node, graph: CompactGraph) -> bool:
+    seen: set[str] = set()
+    up = node.parent
+    while up is not None and up != node.id and up not in seen:
+        seen.add(up)
+        holder = graph.by_id.get(up)
+        up = holder.parent if holder is not None else None
+    return up == node.id
 
 
 def _circles(reading: Reading) -> Iterator[Finding]:
@@ -169,8 +208,10 @@ def _node(node: Node, graph: CompactGraph, declared: set[str]) -> Iterator[tuple
         yield from _loop(node, graph, label)
     elif node.kind == "condition":
         yield from _condition(node, graph, label)
-    elif node.kind == "executeFlow" and not node.inputs.get("flow"):
-        yield "error", f"The Execute Flow `{label}` names no flow: choose one."
+    elif node.kind in ("executeFlow", "loadRealtimeAgent") and not node.inputs.get("flow"):
+        # Shared canvases leave the choice to whoever imports them; but no caller shall be the first to hear of it.
+        severity: Literal["error", "warning"] = "error" if graph.kind == "realtime" else "warning"
+        yield severity, f"`{label}` names no flow to run: choose one."
     elif node.kind == "customFunction" and isinstance(node.inputs.get("code"), str):
         names = tuple("$" + str(row["name"]).lstrip("$") for row in node.rows("variables") if row.get("name"))
         fault = sandbox.syntax_fault(node.inputs["code"], tuple(dict.fromkeys((*_FUNCTION_NAMES, *names))))
@@ -182,6 +223,10 @@ def _node(node: Node, graph: CompactGraph, declared: set[str]) -> Iterator[tuple
             )
         if fault:
             yield "error", f"The function of `{label}` does not parse ({fault}): correct it."
+    elif node.kind in _NEEDED and not node.inputs.get(_NEEDED[node.kind][0]):
+        yield "warning", f"`{label}` {_NEEDED[node.kind][1]}."
+    if BY_NAME[node.kind].ports in ("many", "two"):
+        yield from _ports(node, graph, label)
     for what in _misshapen(node.inputs, BY_NAME[node.kind].fields):
         yield "error" if BY_NAME[node.kind].realtime else "warning", f"In `{label}`, {what}: set it again."
     for text in dict.fromkeys(_texts(node.inputs)):
@@ -230,13 +275,15 @@ def _condition(node: Node, graph: CompactGraph, label: str) -> Iterator[tuple[Li
         operation = row.get("operation", "equal")
         if operation not in OPERATIONS:
             yield "error", f"The Condition `{label}` has the unknown operation `{operation}`: choose another."
-    last = len(rows) if rows else 1
+
+
+def _ports(node: Node, graph: CompactGraph, label: str) -> Iterator[tuple[Literal["error", "warning"], str]]:
+    """Edges by an output that a node with branches has not."""
+    branches = {"condition": "conditions", "conditionAgent": "scenarios"}.get(node.kind)
+    last = max(1, len(node.rows(branches))) if branches else 1
     for _, port, _ in graph.ways_on.get(node.id, ()):
         if not isinstance(port, int) or port > last:
-            yield (
-                "error",
-                f"An edge leaves the Condition `{label}` by output {port}, but its last is {last}: connect it again.",
-            )
+            yield "error", f"An edge leaves `{label}` by output {port}, but its last is {last}: connect it again."
 
 
 def _reference(
