@@ -268,3 +268,25 @@ def chat_rows(flow_id: str, kind: str) -> str:
 def broadcast() -> str:
     """Stream: what one API process tells all of them; `k` kind, `d` body (JSON)."""
     return "sr:broadcast"
+
+
+# --- knowledge: one collection ---------------------------------------------------------------------------------------
+
+
+def knowledge_names() -> str:
+    """Hash: collection ID -> its name."""
+    return "sr:knowledge"
+
+
+def knowledge(collection_id: str, part: str) -> str:
+    """A part of one collection: `meta` (hash: `gen`, `seq`, `floor`, times), `docs` and `vectors` (hashes by document
+    key), `changes` and `gone` (sorted sets: document key by the `seq` of its last change or of its removal)."""
+    return f"sr:{{kn-{collection_id}}}:{part}"
+
+
+# --- realtime: telephone calls ---------------------------------------------------------------------------------------
+
+
+def phone_stream(token: str) -> str:
+    """String with a short life: the call (msgpack) whose stream a telephony provider was told to open at this token."""
+    return f"sr:phone:{token}"

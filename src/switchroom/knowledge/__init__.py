@@ -1,0 +1,7 @@
+"""Documents by collection, durable in the store, and the search over them."""
+
+from switchroom.knowledge.embedding import Embedding
+from switchroom.knowledge.knowledge import Embedder, Hit, Knowledge
+from switchroom.knowledge.library import Collection, Document, Library
+
+__all__ = ["Collection", "Document", "Embedder", "Embedding", "Hit", "Knowledge", "Library"]
