@@ -12,7 +12,7 @@ import msgspec
 
 from switchroom.compact.templates import render, spell
 from switchroom.engine.match import best, digits_in, find_slot
-from switchroom.engine.responder import Answer, Ask, Choice, Intent, Row, Understood
+from switchroom.engine.responder import Answer, Ask, Choice, Intent, Row, Understood, no_model_sees
 
 __all__ = ["Embedded", "clauses"]
 
@@ -37,6 +37,8 @@ class Embedded:
     name = "embedded"
 
     async def answer(self, ask: Ask) -> AsyncIterator[Understood | str | Answer]:
+        if ask.media:
+            raise no_model_sees(ask)
         if ask.schema:
             fields = _structured(ask)
             text = msgspec.json.encode(fields).decode()

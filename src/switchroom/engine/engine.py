@@ -14,13 +14,16 @@ import msgspec
 
 from switchroom.compact.model import CompactGraph
 from switchroom.compact.sandbox import Sandbox
+from switchroom.engine.consent import ask_again, hear_verdict
 from switchroom.engine.custom_tool import CustomTool
 from switchroom.engine.embedded import Embedded
-from switchroom.engine.events import Event, HumanAnswer, TurnEnded, TurnFailed, TurnInput
+from switchroom.engine.events import Event, HumanAnswer, Token, TurnEnded, TurnFailed, TurnInput
 from switchroom.engine.flows import FlowStore
 from switchroom.engine.journal import Journal
 from switchroom.engine.nodes.base import Kit, NodeFault
-from switchroom.engine.responder import Responder
+from switchroom.engine.paused import Paused
+from switchroom.engine.replay import Replay
+from switchroom.engine.responder import MediaNotTaken, Responder
 from switchroom.engine.retriever import Retriever
 from switchroom.engine.scope import merge, seed_state
 from switchroom.engine.session import Message, Session
@@ -129,25 +132,36 @@ class Engine:
         last: Event
         try:
             async with asyncio.timeout(self._bounds.deadline_s):
-                positions, answers = _places(session, given)
+                if realtime and session.paused is not None and session.stops and given.human is None:
+                    verdict = hear_verdict(session, given.text)
+                    if verdict is None:
+                        await _ask_again(session, given.text.strip(), events)
+                        return
+                    given = msgspec.structs.replace(given, human=verdict)
+                paused, answers = _pause_of(session, given, resumed=journal.resumed)
+                if given.media:
+                    _check_media(graph, given)
                 if not journal.resumed:
                     _prepare(graph, session, given, realtime)
                     await journal.begin(session)
+                positions = paused.positions if paused else [session.position] if session.position else []
+                replay = Replay(journal, session, paused)
                 turn = Turn(
                     session=session,
                     realtime=realtime,
                     question=session.question,
                     bounds=self._bounds,
                     kit=self._kit,
-                    journal=journal,
+                    replay=replay,
                     past=min(session.began, len(session.messages)),
                     deadline=asyncio.get_running_loop().time() + self._bounds.deadline_s,
                     answers=answers,
+                    media=paused.media if paused else given.media,
                     emit=events.put,
                 )
                 ended = await turn.run(graph, positions, variables=variables, runtime=runtime, tools=tools)
         except SwitchroomError as error:
-            last = TurnFailed(node_id=_node_of(turn), code=error.code, detail=error.detail)
+            last = TurnFailed(node_id=_node_of(turn), code=error.code, detail=error.detail, status=error.status)
         except TimeoutError:
             detail = f"The turn took longer than {self._bounds.deadline_s:.0f} s."
             last = TurnFailed(node_id=_node_of(turn), code="turn_timeout", detail=detail)
@@ -159,28 +173,57 @@ class Engine:
         else:
             session.position = ended.wait
             session.stops = turn.stops
+            session.paused = replay.pause(turn.until_ms, turn.media) if ended.stopped else None
             if turn.text:
                 session.messages.append(Message(role="agent", text=turn.text, at_ms=_now_ms()))
-            if turn.stops:
-                last = TurnEnded(outcome="stopped", text=turn.text, stop=turn.stops[0])
+            goes_on = ended.wait is not None or (realtime and (ended.stopped or not talks_in_loops(graph)))
+            if ended.stopped and not realtime:
+                stop = turn.stops[0] if turn.stops else None
+                last = TurnEnded(outcome="stopped", text=turn.text, stop=stop, resumes_ms=turn.until_ms)
             else:
-                goes_on = ended.wait is not None or (realtime and not talks_in_loops(graph))
                 last = TurnEnded(outcome="await_input" if goes_on else "finished", text=turn.text)
+            if turn.until_ms:
+                journal.park(turn.until_ms)
         await events.put(last)
 
 
-def _places(session: Session, given: TurnInput) -> tuple[list[str], dict[str, HumanAnswer]]:
-    """Where the turn goes on, and what a person answered there. Raises NodeFault."""
-    if given.human is None:
-        return ([session.position] if session.position else []), {}
+async def _ask_again(session: Session, heard: str, events: asyncio.Queue[Event]) -> None:
+    """The whole turn of a caller who was asked to agree and said neither yes nor no."""
+    text = ask_again(session)
+    if heard:
+        session.messages.append(Message(role="caller", text=heard, at_ms=_now_ms()))
+    session.messages.append(Message(role="agent", text=text, at_ms=_now_ms()))
+    await events.put(Token(node_id=session.stops[0].node_id, text=text))
+    await events.put(TurnEnded(outcome="await_input", text=text))
+
+
+def _pause_of(session: Session, given: TurnInput, *, resumed: bool) -> tuple[Paused | None, dict[str, HumanAnswer]]:
+    """The pause that the turn goes on from, and what a person answered there. Raises NodeFault."""
     human = given.human
+    if human is None:
+        return (session.paused if resumed else None), {}
     chosen = [stop for stop in session.stops if human.node_id in ("", stop.node_id, stop.position)]
-    if not session.stops:
+    if resumed and len(chosen) != 1:
+        # The answer was had before the run was lost, or before it waited for a time.
+        return session.paused, {}
+    if not session.stops or session.paused is None:
         raise NodeFault("No run of this session waits for a person.", code="not_stopped")
     if len(chosen) != 1:
         names = ", ".join(f"`{stop.position}`" for stop in session.stops)
         raise NodeFault(f"The answer must name one of the stops {names}.", code="unknown_stop")
-    return [stop.position for stop in session.stops], {chosen[0].position: human}
+    return session.paused, {chosen[0].position: human}
+
+
+def _check_media(graph: CompactGraph, given: TurnInput) -> None:
+    """Raises MediaNotTaken where no node could hand an upload to a model: it is never dropped in silence."""
+    for node in graph.nodes:
+        config = node.inputs.get("modelConfig")
+        willing = not isinstance(config, dict) or config.get("allowImageUploads") is not False
+        if node.kind == "executeFlow" or (node.kind in ("llm", "agent") and node.inputs.get("model") and willing):
+            return
+    raise MediaNotTaken(
+        f"{given.media[0].name!r} is {given.media[0].mime}, and no node of this flow has a model that could take it."
+    )
 
 
 def _prepare(graph: CompactGraph, session: Session, given: TurnInput, realtime: bool) -> None:
@@ -189,6 +232,8 @@ def _prepare(graph: CompactGraph, session: Session, given: TurnInput, realtime: 
     start = graph.starts[0].inputs if graph.starts else {}
     opens = not session.started
     if given.human is not None:
+        # Loops are counted while a run is walked, and so again when it is walked again.
+        session.loops = dict(session.paused.loops) if session.paused else session.loops
         if given.human.feedback.strip():
             session.messages.append(Message(role="caller", text=given.human.feedback.strip(), at_ms=_now_ms()))
         return
@@ -204,6 +249,7 @@ def _prepare(graph: CompactGraph, session: Session, given: TurnInput, realtime: 
         session.messages.clear()
         session.summary, session.summarised = "", 0
     session.stops = []
+    session.paused = None
     session.runtime = []
     session.began = len(session.messages)
     if not text and not realtime and opens:

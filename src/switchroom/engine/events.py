@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
@@ -15,9 +16,25 @@ class HumanAnswer(msgspec.Struct, frozen=True, kw_only=True):
     feedback: str = ""
 
 
+class Media(msgspec.Struct, frozen=True, kw_only=True):
+    """A picture or a sound that comes with a turn, for models that take such: `data` is base64, `mime` its type; or
+    `url` is where a picture lies, which the model's service fetches."""
+
+    name: str
+    mime: str
+    data: str = ""
+    url: str = ""
+
+    @property
+    def kind(self) -> str:
+        """`image` or `audio`."""
+        return self.mime.partition("/")[0]
+
+
 class Stop(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a run waits for a person. `position` is the node's place, through nested flows
-    (`executeFlow_0>humanInput_0`)."""
+    """Where a run waits for a person. `position` is the node's place, through nested flows and the items of Iterations
+    (`executeFlow_0>humanInput_0`, `iteration_0#2/humanInput_0`). `calls` are the tool calls that an Agent wants consent
+    for, `{tool, toolInput}` each."""
 
     position: str
     node_id: str
@@ -26,6 +43,7 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True):
     options: tuple[str, ...] = ("proceed", "reject")
     feedback: bool = True
     at_ms: int = 0
+    calls: list[dict[str, Any]] = []
 
 
 class TurnInput(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,12 +51,13 @@ class TurnInput(msgspec.Struct, frozen=True, kw_only=True):
 
     `kind`: `start` opens a conversation (text may be empty: the flow speaks first, or the form's question is the
     first utterance); `utterance` is what the caller said or typed. With `human` a run that stopped for a person goes
-    on.
+    on. `media` are pictures and sounds for the models of this run.
     """
 
     text: str = ""
     kind: Literal["start", "utterance"] = "utterance"
     human: HumanAnswer | None = None
+    media: list[Media] = []
 
 
 class NodeStarted(msgspec.Struct, frozen=True, kw_only=True, tag="node_started"):
@@ -51,7 +70,8 @@ class NodeStarted(msgspec.Struct, frozen=True, kw_only=True, tag="node_started")
 class NodeFinished(msgspec.Struct, frozen=True, kw_only=True, tag="node_finished"):
     """A node is done. `output` is what templates read as `{{ nodeId.output.path }}`; `branch` is the output taken
     by a routing node; `state` is the flow state after it; `usage` what a model counted (`model`, `inputTokens`,
-    `outputTokens`, `totalTokens`)."""
+    `outputTokens`, `totalTokens`); `error` why it failed (then the turn fails), `waits` that it has only asked a person
+    or waits for a time."""
 
     node_id: str
     label: str
@@ -63,6 +83,8 @@ class NodeFinished(msgspec.Struct, frozen=True, kw_only=True, tag="node_finished
     branch: str | None
     state: dict[str, Any]
     usage: dict[str, Any] = {}
+    error: str = ""
+    waits: bool = False
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True, tag="token"):
@@ -75,19 +97,31 @@ class Token(msgspec.Struct, frozen=True, kw_only=True, tag="token"):
 class TurnEnded(msgspec.Struct, frozen=True, kw_only=True, tag="turn_ended"):
     """The last event of every turn that does not fail. `outcome`: `await_input` the conversation goes on with the
     next utterance; `finished` the graph reached its end (a voice call hangs up once the text was heard); `stopped` a
-    person is asked: `stop` is the first question, the session's `stops` all of them."""
+    person is asked: `stop` is the first question, the session's `stops` all of them; or the run goes on by itself at
+    `resumes_ms` (Unix time; 0: it does not)."""
 
     outcome: Literal["await_input", "finished", "stopped"]
     text: str
     stop: Stop | None = None
+    resumes_ms: int = 0
+
+    @property
+    def detail(self) -> str:
+        """What the run waits for, where it waits for a time."""
+        if not self.resumes_ms:
+            return ""
+        at = datetime.fromtimestamp(self.resumes_ms / 1000, UTC).isoformat(timespec="seconds")
+        return f"The run goes on by itself at {at.replace('+00:00', 'Z')}."
 
 
 class TurnFailed(msgspec.Struct, frozen=True, kw_only=True, tag="turn_failed"):
-    """The last event of a turn that cannot go on. `code` is a stable word, `detail` a sentence with the node."""
+    """The last event of a turn that cannot go on. `code` is a stable word, `detail` a sentence with the node, `status`
+    the HTTP status where it is the request's fault."""
 
     node_id: str | None
     code: str
     detail: str
+    status: int = 500
 
 
 Event = NodeStarted | NodeFinished | Token | TurnEnded | TurnFailed

@@ -9,25 +9,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import msgspec
-
-from switchroom.engine.events import NodeFinished
+from switchroom.engine.paused import Entry
 from switchroom.engine.session import Session
 
 __all__ = ["Entry", "Journal"]
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished step: its event, what it said, and where the walk goes on (`branch`, `jump`, as in `Result`)."""
-
-    event: NodeFinished
-    said: list[str] = []
-    branch: int | None = None
-    jump: str | None = None
-
-
 class Journal:
-    """Keeps nothing; `Kept` (runs.py) keeps it in the store. `run_id` names the run in idempotency keys."""
+    """Keeps nothing; `Kept` (runs.py) keeps it in the store. `run_id` names the run in idempotency keys; `can_park`
+    says that a run can wait for a time without a process."""
+
+    can_park = False
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
@@ -47,3 +39,6 @@ class Journal:
     async def once(self, key: str, work: Callable[[], Awaitable[Any]]) -> Any:
         """A side effect's JSON value, from the journal if it was had before. Raises RunLost."""
         return await work()
+
+    def park(self, until_ms: int) -> None:
+        """The run is to go on at this Unix time; told once the turn has ended (only where `can_park`)."""

@@ -8,15 +8,19 @@ from typing import Any, Protocol
 import msgspec
 
 from switchroom.compact.templates import Lookup
+from switchroom.engine.events import HumanAnswer, Media
 from switchroom.engine.prompt import Prompt
 from switchroom.engine.session import Message
+from switchroom.errors import SwitchroomError
 
 __all__ = [
     "Answer",
     "Ask",
     "Choice",
     "Choosing",
+    "Consent",
     "Intent",
+    "MediaNotTaken",
     "Once",
     "Prompt",
     "Responder",
@@ -26,7 +30,18 @@ __all__ = [
     "Tool",
     "Understood",
     "afresh",
+    "no_model_sees",
+    "nobody",
 ]
+
+
+class MediaNotTaken(SwitchroomError):
+    """No model of the flow takes what was uploaded."""
+
+    code = "upload_not_supported"
+    status = 415
+    title = "Unsupported media type"
+
 
 Once = Callable[[str, Callable[[], Awaitable[Any]]], Awaitable[Any]]
 """Runs a side effect once a run: with its name and its JSON value kept, so that a run that goes on elsewhere has the
@@ -79,6 +94,18 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     description: str
     schema: dict[str, Any]
     call: Callable[[dict[str, Any], str], Awaitable[str]]
+    approve: bool = False
+    """A person has to agree to each call."""
+
+
+Consent = Callable[[str, list[dict[str, Any]]], Awaitable[HumanAnswer]]
+"""A person's word on some tool calls, `{tool, toolInput}` each, with a word that tells this question from the others
+of its node. Where nobody has answered yet it raises, and the node runs again once somebody has."""
+
+
+async def nobody(place: str, calls: list[dict[str, Any]]) -> HumanAnswer:
+    """The `Consent` where no person can be asked."""
+    return HumanAnswer(type="reject", feedback="Nobody can be asked here.")
 
 
 class Ask(msgspec.Struct, kw_only=True):
@@ -86,7 +113,8 @@ class Ask(msgspec.Struct, kw_only=True):
     last output in this conversation, `schema` the fields of a structured answer, `lookup` reads templates.
 
     For a model: its name in the canvas and settings, the turns before this one (`past`), what the nodes before said in
-    this turn (`turn`), whether the question is to be put after that, the tools, and `once` for each side effect."""
+    this turn (`turn`), whether the question is to be put after that, the tools, the pictures and sounds that came with
+    the question, `once` for each side effect, and `consent` for tools that need it."""
 
     question: str
     prompts: list[Prompt]
@@ -102,7 +130,18 @@ class Ask(msgspec.Struct, kw_only=True):
     turn: Sequence[Prompt] = ()
     puts_question: bool = True
     tools: Sequence[Tool] = ()
+    media: Sequence[Media] = ()
     once: Once = afresh
+    consent: Consent = nobody
+
+
+def no_model_sees(ask: Ask) -> MediaNotTaken:
+    """For a responder without a model."""
+    what = " and ".join(sorted({media.kind for media in ask.media}))
+    return MediaNotTaken(
+        f"The upload ({what}) needs a model that takes it, and no model answers here: set a provider "
+        "(SWITCHROOM_PROVIDERS)."
+    )
 
 
 class Choice(msgspec.Struct, kw_only=True):

@@ -33,6 +33,7 @@ _BEGIN = Script("""
 -- KEYS: run, runs. ARGV: run ID, owner, lease ms, given, session.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
+redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'owner', ARGV[2], 'takes', 0, 'given', ARGV[4], 'session', ARGV[5])
 redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[1])
 return 1
@@ -52,6 +53,15 @@ _END = Script("""
 if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[2] then return 0 end
 redis.call('DEL', KEYS[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
+return 1
+""")
+
+_PARK = Script("""
+-- KEYS: run, runs, session. ARGV: run ID, owner, Unix ms, ms that the session is kept.
+if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], 'parked', 1, 'owner', '', 'takes', 0)
+redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])
+redis.call('PEXPIRE', KEYS[3], ARGV[4])
 return 1
 """)
 
@@ -87,6 +97,8 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     deadline_ms: int
     kept_s: int
     loops: dict[str, int] = {}
+    turn_ms: int = 0
+    """How long the turn may take: a run that waited for a time has as long again."""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -97,7 +109,9 @@ _entry = msgspec.json.Decoder(Entry).decode
 
 class Kept(Journal):
     """A run's journal in the store. Who begins a run sets `given` first. `takes` counts how often it was taken over;
-    `lost` says that somebody else goes on with it."""
+    `lost` says that somebody else goes on with it, `parked` that it waited for a time which has come."""
+
+    can_park = True
 
     def __init__(self, store: Store, flow_id: str, run_id: str, owner: str, given: Given | None = None) -> None:
         super().__init__(run_id)
@@ -107,6 +121,9 @@ class Kept(Journal):
         self.takes = 0
         self.lost = False
         self.begun = False
+        self.parked = False
+        self.session_id = ""
+        self._until_ms = 0
         self._store = store
         self._owner = owner
         self._places = [keys.run(flow_id, run_id), keys.runs(flow_id)]
@@ -116,7 +133,8 @@ class Kept(Journal):
     async def begin(self, session: Session) -> None:
         # Loops are counted while a run is walked, and so again when it is walked again.
         assert self.given is not None
-        given = msgspec.structs.replace(self.given, loops=dict(session.loops))
+        turn_ms = max(0, self.given.deadline_ms - _now_ms())
+        self.given = given = msgspec.structs.replace(self.given, loops=dict(session.loops), turn_ms=turn_ms)
         await self._store.call("SADD", keys.run_flows(), self.flow_id)
         await self._store.run(
             _BEGIN,
@@ -124,6 +142,7 @@ class Kept(Journal):
             args=[self.run_id, self._owner, LEASE_MS, _encode(given), _encode(session)],
         )
         self.begun = True
+        self.session_id = session.session_id
 
     def done(self, key: str) -> Entry | None:
         kept = self._steps.get(key)
@@ -143,7 +162,32 @@ class Kept(Journal):
     async def renew(self) -> None:
         await self._write()
 
+    def park(self, until_ms: int) -> None:
+        self._until_ms = until_ms
+
+    async def park_again(self, until_ms: int) -> None:
+        """The run that was taken at its time cannot go on yet."""
+        self._until_ms = until_ms
+        await self.end()
+        self.begun = False
+
+    async def adopt(self, session: Session) -> None:
+        """A parked run goes on with the session as it is now, and with time for another turn."""
+        assert self.given is not None
+        self.session, self.parked = session, False
+        session.loops = dict(session.paused.loops) if session.paused else session.loops
+        self.given = msgspec.structs.replace(
+            self.given, deadline_ms=_now_ms() + self.given.turn_ms, loops=dict(session.loops)
+        )
+        await self._write("session", _encode(session), "given", _encode(self.given), "parked", b"")
+
     async def end(self) -> None:
+        """The run is over, or parked."""
+        if self._until_ms and self.given is not None and self.session_id:
+            places = [*self._places, keys.session(self.flow_id, self.session_id)]
+            kept_ms = max(0, self._until_ms - _now_ms()) + self.given.kept_s * 1000
+            await self._store.run(_PARK, keys=places, args=[self.run_id, self._owner, self._until_ms, kept_ms])
+            return
         await self._store.run(_END, keys=self._places, args=[self.run_id, self._owner])
 
     def load(self, fields: dict[str, bytes]) -> None:
@@ -152,7 +196,9 @@ class Kept(Journal):
         self.takes = int(fields["takes"])
         self.session = _session(fields["session"])
         assert self.given is not None
+        self.session_id = self.session.session_id
         self.session.loops = dict(self.given.loops)
+        self.parked = fields.get("parked") == b"1"
         self._steps = {name[2:]: value for name, value in fields.items() if name.startswith(_STEP)}
         self._notes = {name[2:]: value for name, value in fields.items() if name.startswith(_NOTE)}
 
@@ -205,7 +251,7 @@ class Runs:
 
     async def overdue(self) -> list[tuple[str, str]]:
         """Flow and run of those whose lease has ended."""
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = _now_ms()
         found: list[tuple[str, str]] = []
         for flow in await self._store.call("SMEMBERS", keys.run_flows()):
             flow_id = flow.decode()
@@ -225,3 +271,7 @@ async def _renewing(kept: Kept) -> None:
         except SwitchroomError as error:
             # The store is away: the lease may end, and then the next write of this run says so.
             log.warning("run lease not renewed", extra={"run_id": kept.run_id, "detail": error.detail})
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

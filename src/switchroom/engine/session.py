@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from switchroom.engine.events import Stop
+from switchroom.engine.paused import Paused
 from switchroom.engine.prompt import Prompt
 
 
@@ -26,7 +27,8 @@ class Session(msgspec.Struct, kw_only=True):
     holds the last output of each node; `loops` counts how often each Loop was taken.
 
     Of the run under way or stopped: `question` is what it began with, `began` the number of messages before it,
-    `runtime` what its Agents and LLMs said to each other, `stops` where a person is asked. `summary` stands for the
+    `runtime` what its Agents and LLMs said to each other, `stops` where a person is asked, `paused` what it did until
+    it stopped (for a person or for a time). `summary` stands for the
     first `summarised` messages (memory of the types `conversationSummary` and `conversationSummaryBuffer`).
     """
 
@@ -43,5 +45,6 @@ class Session(msgspec.Struct, kw_only=True):
     began: int = 0
     runtime: list[Prompt] = []
     stops: list[Stop] = []
+    paused: Paused | None = None
     summary: str = ""
     summarised: int = 0

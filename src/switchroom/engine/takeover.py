@@ -11,7 +11,8 @@ import msgspec
 
 from switchroom.engine.engine import Engine
 from switchroom.engine.events import NodeFinished, TurnEnded, TurnFailed
-from switchroom.engine.runs import Kept, RunLost, Runs
+from switchroom.engine.runs import Given, Kept, RunLost, Runs
+from switchroom.engine.session import Session
 from switchroom.errors import SwitchroomError
 from switchroom.records import Execution, Executions, ExecutionState, is_final
 from switchroom.store import Script, Store, keys
@@ -25,6 +26,7 @@ MAX_TAKES = 3
 """A run that outlived so many processes is not given to another one: it may be what ends them."""
 _AT_ONCE = 8
 _MARGIN_MS = 10_000
+_BUSY_MS = 1_000
 
 _HOLD = Script("""
 -- KEYS: lock. ARGV: run ID, new token, ms. The session becomes the taker's, if it is still the run's.
@@ -82,21 +84,44 @@ class Takeover:
             if kept is None or kept.session is None or kept.given is None:
                 return False
             lock = keys.session_lock(flow_id, kept.session.session_id)
-            hold_ms = max(1_000, kept.given.deadline_ms - time.time_ns() // 1_000_000) + _MARGIN_MS
+            if kept.parked and not await self._wake(kept, kept.given, lock):
+                return False
+            hold_ms = max(1_000, kept.given.deadline_ms - _now_ms()) + _MARGIN_MS
             await self._store.run(_HOLD, keys=[lock], args=[run_id, _token(kept), hold_ms])
             record = await self._executions.get(run_id)
             if record is None or is_final(record.state):
                 # Its process died between the record and the end of the run: nothing is left to do.
                 await self._save(kept)
                 return True
+            record.state = ExecutionState.INPROGRESS
+            await self._executions.save(record)
             log.info("run taken over", extra={"flow_id": flow_id, "run_id": run_id, "takes": kept.takes})
             await self._end(kept, record)
             return True
 
+    async def _wake(self, kept: Kept, given: Given, lock: str) -> bool:
+        """A parked run whose time has come goes on with its session as it is now, unless that is in use or gone on."""
+        session_id = kept.session_id
+        hold_ms = given.turn_ms + _MARGIN_MS
+        if await self._store.call("SET", lock, _token(kept), "NX", "PX", hold_ms) is None:
+            await kept.park_again(_now_ms() + _BUSY_MS)
+            return False
+        stored = await self._store.call("GET", keys.session(kept.flow_id, session_id))
+        session = msgspec.json.decode(stored, type=Session) if stored is not None else None
+        if session is not None and session.paused is not None and session.paused.run_id == kept.run_id:
+            await kept.adopt(session)
+            return True
+        record = await self._executions.get(kept.run_id)
+        if record is not None and not is_final(record.state):
+            record.detail = "The conversation went on before the run's time had come."
+            await self._executions.finish(record, ExecutionState.TERMINATED)
+        await self._store.call("DEL", lock)
+        return False
+
     async def _end(self, kept: Kept, record: Execution) -> None:
         assert kept.given is not None
         left_s = kept.given.deadline_ms / 1000 - time.time()
-        state, record.nodes = ExecutionState.ERROR, []
+        state, record.detail = ExecutionState.ERROR, ""
         if kept.takes > MAX_TAKES:
             record.detail = f"The run was lost with its process {kept.takes} times."
         elif left_s <= 0:
@@ -135,6 +160,7 @@ class Takeover:
                         record.nodes.append(msgspec.to_builtins(event))
                     case TurnEnded():
                         state = ExecutionState.STOPPED if event.outcome == "stopped" else ExecutionState.FINISHED
+                        record.detail = event.detail
                     case TurnFailed():
                         state = ExecutionState.TIMEOUT if event.code == "turn_timeout" else ExecutionState.ERROR
                         record.detail = event.detail
@@ -148,6 +174,10 @@ class Takeover:
         session = kept.session
         places = [keys.session_lock(kept.flow_id, session.session_id), keys.session(kept.flow_id, session.session_id)]
         await self._store.run(_SAVE, keys=places, args=[_token(kept), msgspec.json.encode(session), kept.given.kept_s])
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _token(kept: Kept) -> str:

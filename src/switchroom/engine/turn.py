@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -19,19 +20,22 @@ from switchroom.compact.model import CompactGraph, Node
 from switchroom.compact.palette import BY_NAME
 from switchroom.compact.templates import MISSING, as_text, render
 from switchroom.engine.custom_tool import CustomTool
-from switchroom.engine.events import Event, HumanAnswer, NodeFinished, NodeStarted, Stop, Token
+from switchroom.engine.events import Event, HumanAnswer, Media, NodeFinished, NodeStarted, Stop, Token
 from switchroom.engine.flows import Flow
-from switchroom.engine.journal import Entry, Journal
 from switchroom.engine.nodes import RUNNABLE
-from switchroom.engine.nodes.base import Ended, Kit, NodeFault, Result, Step
+from switchroom.engine.nodes.base import Child, Ended, Kit, NodeFault, Question, Result, Step
+from switchroom.engine.paused import Entry
 from switchroom.engine.region import Region, below
+from switchroom.engine.replay import Replay
 from switchroom.engine.scope import Scope, merge, seed_state
 from switchroom.engine.session import Session
+from switchroom.errors import SwitchroomError
 
 __all__ = ["Bounds", "Turn", "talks_in_loops"]
 
 NEST = ">"
 """Between the nodes of a position inside of nested flows: `executeFlow_0>agent_1`."""
+_VISIT = re.compile(r"@\d+")
 _LOOPS_REALTIME, _LOOPS_TEXT = 100, 10
 _GOODBYE = "I am sorry, we have to end the call here. Goodbye."
 
@@ -54,11 +58,12 @@ class _Frame(NamedTuple):
     scope: Scope
     depth: int
     may_wait: bool
-    may_stop: bool
     ends_call: bool
     """Its end is the conversation's end."""
     path: str
     """Before the keys of its steps."""
+    inside: str
+    """The key of the step that it is inside of."""
     tools: dict[str, CustomTool]
 
 
@@ -81,7 +86,7 @@ def _listened(graph: CompactGraph, entry: str) -> bool:
 
 class Turn:
     """The state of one turn. `emit` takes each event, in order; `past` counts the session's messages before this turn;
-    `answers` are what people said, by the positions of the stops."""
+    `answers` are what people said, by the positions of the stops; `until_ms` is when a run that waits goes on."""
 
     def __init__(
         self,
@@ -91,10 +96,11 @@ class Turn:
         question: str,
         bounds: Bounds,
         kit: Kit,
-        journal: Journal,
+        replay: Replay,
         past: int,
         deadline: float,
         answers: dict[str, HumanAnswer],
+        media: list[Media],
         emit: Callable[[Event], Awaitable[None]],
     ) -> None:
         self.session = session
@@ -103,11 +109,13 @@ class Turn:
         self.fresh = bool(question)
         self.said: list[str] = []
         self.stops: list[Stop] = []
+        self.until_ms = 0
         self.current: Node | None = None
         self.failed: Node | None = None
         self._bounds = bounds
         self._kit = kit
-        self._journal = journal
+        self._replay = replay
+        self.media = media
         self._past = past
         self._deadline = deadline
         self._answers = answers
@@ -120,7 +128,8 @@ class Turn:
         self._last_speaker = ""
         self._floor = asyncio.Lock()
         self._speaker = ""
-        self._spoken: dict[str, list[str]] = {}
+        self._heard: list[str] = []
+        """What was said since the run began, before it paused too."""
 
     @property
     def text(self) -> str:
@@ -137,9 +146,10 @@ class Turn:
     ) -> Ended:
         """The whole turn, from these positions (none: from Start). Raises SwitchroomError."""
         scope = Scope(graph, self.session, question=self.question, variables=variables, runtime=runtime)
-        frame = _Frame(graph, scope, 0, self.realtime, not self.realtime, True, "", tools)
+        frame = _Frame(graph, scope, 0, self.realtime, True, "", "", tools)
+        self._replay.begin(positions)
         ended = await self._enter(frame, positions)
-        if not self.said and not self.realtime and ended.text and not ended.stays:
+        if not self._heard and not self.realtime and ended.text and not ended.stays:
             await self._say("", self.current.id if self.current else "", ended.text)
         return ended
 
@@ -229,10 +239,14 @@ class Turn:
         visit = self._visits[frame.path + node.id] = self._visits[frame.path + node.id] + 1
         key = f"{frame.path}{node.id}@{visit}"
         self.current = node
+        started = time.monotonic()
         try:
-            result = await self._finished(key) or await self._run(frame, node, key, resume_at)
-        except Exception:
-            self.failed = self.failed or node
+            result = await self._finished(frame, node, key) or await self._run(frame, node, key, resume_at)
+        except Exception as error:
+            if self.failed is None:
+                self.failed = node
+                why = error.detail if isinstance(error, SwitchroomError) else type(error).__name__
+                await self._emit(self._event(node, Result(), started, error=why))
             raise
         finally:
             if self._speaker == key:
@@ -240,18 +254,27 @@ class Turn:
                 self._floor.release()
         return result
 
-    async def _finished(self, key: str) -> Result | None:
-        """The result of a step that an earlier process ran; what it said is said again to who listens here."""
-        entry = self._journal.done(key)
-        if entry is None:
+    async def _finished(self, frame: _Frame, node: Node, key: str) -> Result | None:
+        """The result of a step that finished before: in silence, or told to who listens here first."""
+        found = self._replay.done(key, frame.inside)
+        if found is None:
             return None
+        entry, told = found
         self._steps += 1
         event = entry.event
+        if event.output is not None:
+            self.session.outputs[frame.scope.prefix + node.id] = event.output
+        if self.fresh and node.kind in RUNNABLE and RUNNABLE[node.kind].listens(node):
+            self._used_since_back = True
+        if not told:
+            self._heard += entry.said
+            self._used_since_back = self._used_since_back or bool(entry.said)
+            return Result(event.output, event.input, entry.branch, jump=entry.jump)
         await self._emit(
             NodeStarted(node_id=event.node_id, label=event.label, node_kind=event.node_kind, at_ms=event.at_ms)
         )
         for text in entry.said:
-            await self._say(key, event.node_id, text)
+            await self._utter(key, event.node_id, text)
         await self._emit(event)
         return Result(event.output, event.input, entry.branch, jump=entry.jump)
 
@@ -262,13 +285,13 @@ class Turn:
                 f"The node `{node.label or node.id}` is of the kind `{node.kind}`, which this version does not run."
             )
             raise NodeFault(detail, code="node_not_supported")
-        if self.said and frame.may_wait and not self.fresh and kind.listens(node):
+        if self._heard and frame.may_wait and not self.fresh and kind.listens(node):
             return Result(wait=True)
         self._steps += 1
         if self._steps > self._bounds.steps:
             raise NodeFault(f"The turn took more than {self._bounds.steps} steps.", code="too_many_steps")
-        label = node.label or BY_NAME[node.kind].label
         started = time.monotonic()
+        label = _label(node)
         await self._emit(NodeStarted(node_id=node.id, label=label, node_kind=node.kind, at_ms=_now_ms()))
         if self.fresh and kind.listens(node):
             self._used_since_back = True
@@ -276,11 +299,23 @@ class Turn:
         if result.output is not None:
             self.session.outputs[frame.scope.prefix + node.id] = result.output
         if result.stop is not None:
-            self._stop(frame, node, label, result)
+            await self._stop(key, node, label, result.stop)
             result = result._replace(stopped=True)
-        event = NodeFinished(
+        if result.until_ms:
+            self.until_ms = min(self.until_ms or result.until_ms, result.until_ms)
+            result = result._replace(stopped=True)
+        event = self._event(node, result, started)
+        if not (result.wait or result.stopped):
+            # Nothing is awaited between the node's last change of the session and this.
+            entry = Entry(event=event, said=self._replay.said(key), branch=result.branch, jump=result.jump)
+            await self._replay.commit(key, frame.inside, entry)
+        await self._emit(event)
+        return result
+
+    def _event(self, node: Node, result: Result, started: float, *, error: str = "") -> NodeFinished:
+        return NodeFinished(
             node_id=node.id,
-            label=label,
+            label=_label(node),
             node_kind=node.kind,
             at_ms=_now_ms(),
             duration_ms=(time.monotonic() - started) * 1000,
@@ -290,24 +325,23 @@ class Turn:
             # A copy: the state goes on changing after this event.
             state=copy.deepcopy(self.session.state),
             usage=result.usage or {},
+            error=error,
+            waits=result.wait or result.stopped,
         )
-        if not (result.wait or result.stopped):
-            # Nothing is awaited between the node's last change of the session and this.
-            entry = Entry(event=event, said=self._spoken.pop(key, []), branch=result.branch, jump=result.jump)
-            await self._journal.commit(key, entry, self.session)
-        await self._emit(event)
-        return result
 
-    def _stop(self, frame: _Frame, node: Node, label: str, result: Result) -> None:
-        assert result.stop is not None
+    async def _stop(self, key: str, node: Node, label: str, question: Question) -> None:
+        if self.realtime:
+            # In a call the person is the caller, who is asked aloud.
+            await self._say(key, node.id, question.text)
         self.stops.append(
             Stop(
-                position=frame.scope.prefix + node.id,
+                position=_VISIT.sub("", key),
                 node_id=node.id,
                 label=label,
-                question=result.stop.text,
-                feedback=result.stop.feedback,
+                question=question.text,
+                feedback=question.feedback,
                 at_ms=_now_ms(),
+                calls=question.calls,
             )
         )
 
@@ -318,11 +352,11 @@ class Turn:
         async def nested(flow: Flow, question: str) -> Ended:
             return await self._nested(frame, node, key, flow, question, resume_at or [])
 
-        async def children(item: Any, index: int) -> Any:
+        async def children(item: Any, index: int) -> Child:
             return await self._children(frame, node, key, item, index)
 
         async def once(name: str, work: Callable[[], Awaitable[Any]]) -> Any:
-            return await self._journal.once(f"{key}/{name}", work)
+            return await self._replay.once(f"{key}/{name}", work)
 
         return Step(
             node=node,
@@ -332,14 +366,15 @@ class Turn:
             realtime=self.realtime,
             fresh=self.fresh,
             may_wait=frame.may_wait,
-            may_stop=frame.may_stop,
-            greet=not self.said and all(message.role != "agent" for message in self.session.messages),
+            can_park=self._replay.can_park,
+            greet=not self._heard and all(message.role != "agent" for message in self.session.messages),
             speaks=self.realtime or (frame.ends_call and node.id not in frame.graph.ways_on),
-            key=f"{self._journal.run_id}/{key}",
+            key=f"{self._replay.run_id}/{key}",
             past=self._past,
             deadline=self._deadline,
             tools=frame.tools,
-            human=self._answers.pop(frame.scope.prefix + node.id, None),
+            human=self._answers.pop(_VISIT.sub("", key), None),
+            media=self.media,
             say=say,
             nested=nested,
             children=children,
@@ -360,7 +395,7 @@ class Turn:
             runtime=outer.runtime,
             prefix=outer.prefix + node.id + NEST,
         )
-        before = len(self.said)
+        before = len(self._heard)
         if not resume_at:
             self.session.state = seed_state(flow.graph, self.session.state)
         inner = frame._replace(
@@ -369,17 +404,21 @@ class Turn:
             depth=frame.depth + 1,
             ends_call=frame.ends_call and node.id not in frame.graph.ways_on,
             path=key + NEST,
+            inside=key,
             tools=frame.tools | {tool.name: tool for tool in flow.settings.tools},
         )
         ended = await self._enter(inner, resume_at)
         self.current = node
-        return ended._replace(text="".join(self.said[before:]).strip() or ended.text)
+        return ended._replace(text="".join(self._heard[before:]).strip() or ended.text)
 
-    async def _children(self, frame: _Frame, node: Node, key: str, item: Any, index: int) -> Any:
+    async def _children(self, frame: _Frame, node: Node, key: str, item: Any, index: int) -> Child:
         inside = [child for child in frame.graph.nodes if child.parent == node.id]
         entered = {edge[2] for edge in frame.graph.edges}
         entries = [child.id for child in inside if child.id not in entered]
         outer = frame.scope
+        for child in inside:
+            # What it gave for the item before is none of this one's.
+            self.session.outputs.pop(outer.prefix + child.id, None)
         scope = Scope(
             frame.graph,
             self.session,
@@ -389,15 +428,22 @@ class Turn:
             prefix=outer.prefix,
             iteration=item,
         )
-        inner = frame._replace(scope=scope, may_wait=False, may_stop=False, ends_call=False, path=f"{key}#{index}/")
+        inner = frame._replace(scope=scope, may_wait=False, ends_call=False, path=f"{key}#{index}/", inside=key)
         ended = await self._pass(inner, entries, {})
         outputs = [scope.output(child.id) for child in inside if child.id not in frame.graph.ways_on]
         found = [output for output in outputs if output is not MISSING]
         self.current = node
-        return found[-1] if found else ended.text
+        return Child(found[-1] if found else ended.text, ended.stopped)
 
     async def _say(self, key: str, node_id: str, text: str) -> None:
         """Branches that run at once speak one after another: the first to speak has the floor until its step ends."""
+        new = self._replay.unsaid(key, text) if text else ""
+        if len(new) < len(text):
+            self._heard.append(text[: len(text) - len(new)])
+            self._used_since_back = True
+        await self._utter(key, node_id, new)
+
+    async def _utter(self, key: str, node_id: str, text: str) -> None:
         if not text:
             return
         if key and self._speaker != key:
@@ -411,9 +457,12 @@ class Turn:
         self._last_speaker = node_id
         self._used_since_back = True
         self.said.append(text)
-        if key:
-            self._spoken.setdefault(key, []).append(text)
+        self._heard.append(text)
         await self._emit(Token(node_id=node_id, text=text))
+
+
+def _label(node: Node) -> str:
+    return node.label or (BY_NAME[node.kind].label if node.kind in BY_NAME else node.id)
 
 
 def _now_ms() -> int:

@@ -11,7 +11,7 @@ from switchroom.compact.model import CompactGraph, Node
 from switchroom.compact.sandbox import Sandbox
 from switchroom.compact.templates import render, value_of, walk
 from switchroom.engine.custom_tool import CustomTool
-from switchroom.engine.events import HumanAnswer
+from switchroom.engine.events import HumanAnswer, Media
 from switchroom.engine.flows import Flow, FlowStore
 from switchroom.engine.responder import Once, Responder, Row
 from switchroom.engine.retriever import Retriever
@@ -19,7 +19,20 @@ from switchroom.engine.scope import Scope, set_path
 from switchroom.errors import SwitchroomError
 from switchroom.net import GuardedClient
 
-__all__ = ["Ended", "Kit", "NodeFault", "NodeKind", "Question", "Result", "Step", "decoded", "params", "update_state"]
+__all__ = [
+    "AskPerson",
+    "Child",
+    "Ended",
+    "Kit",
+    "NodeFault",
+    "NodeKind",
+    "Question",
+    "Result",
+    "Step",
+    "decoded",
+    "params",
+    "update_state",
+]
 
 P = TypeVar("P", bound=msgspec.Struct)
 
@@ -35,7 +48,8 @@ class NodeFault(SwitchroomError):
 class Result(NamedTuple):
     """What a node gave. `output` is what templates read; `branch` the output port taken (None: the only one);
     `wait` that it needs words that were not said yet; `inner` where a nested flow waits; `jump` the node to go back
-    to; `usage` what a model counted; `stop` what a person is asked; `stopped` that a person is asked inside of it."""
+    to; `usage` what a model counted; `stop` what a person is asked; `until_ms` that the run waits until that Unix time;
+    `stopped` that either happens inside of it."""
 
     output: Any = None
     input: Any = None
@@ -45,14 +59,32 @@ class Result(NamedTuple):
     jump: str | None = None
     usage: dict[str, Any] | None = None
     stop: Question | None = None
+    until_ms: int = 0
     stopped: bool = False
 
 
 class Question(NamedTuple):
-    """What Human Input asks; `feedback`: a sentence may be given with the answer."""
+    """What a person is asked; `feedback`: a sentence may be given with the answer; `calls`: the tool calls that it is
+    about."""
 
     text: str
     feedback: bool
+    calls: list[dict[str, Any]] = []  # noqa: RUF012 - never changed
+
+
+class AskPerson(Exception):
+    """A person has to be asked before the node can go on."""
+
+    def __init__(self, question: Question) -> None:
+        super().__init__(question.text)
+        self.question = question
+
+
+class Child(NamedTuple):
+    """What an Iteration's children gave for one item; `stopped`: the run waits inside of them."""
+
+    output: Any
+    stopped: bool = False
 
 
 class Ended(NamedTuple):
@@ -83,10 +115,11 @@ class Step(msgspec.Struct, kw_only=True):
 
     `fresh`: the caller's words are new, not spent by an earlier answer. `may_wait`: the flow can stop here until the
     caller speaks. `greet`: nobody has said anything yet. `speaks`: what this node says is for the caller's ear.
-    `may_stop`: a person may be asked here; `human`: what the person said. `key` names this step within its run, and is
+    `can_park`: the run may wait for a time longer than the turn; `human`: what a person who was asked here said.
+    `media`: the pictures and sounds of this run. `key` names this step within its run, and is
     the same when the run goes on in another process. `past` counts the session's messages before this run; `deadline`
     is the loop's time by which the turn ends. `say` sends a piece of text to the caller; `nested` runs another flow
-    with a question; `children` runs an Iteration's child nodes for one item and gives the last output; `once` runs a
+    with a question; `children` runs an Iteration's child nodes for one item; `once` runs a
     side effect once.
     """
 
@@ -97,7 +130,7 @@ class Step(msgspec.Struct, kw_only=True):
     realtime: bool
     fresh: bool
     may_wait: bool
-    may_stop: bool
+    can_park: bool
     greet: bool
     speaks: bool
     key: str
@@ -105,9 +138,10 @@ class Step(msgspec.Struct, kw_only=True):
     deadline: float
     tools: dict[str, CustomTool]
     human: HumanAnswer | None
+    media: list[Media]
     say: Callable[[str], Awaitable[None]]
     nested: Callable[[Flow, str], Awaitable[Ended]]
-    children: Callable[[Any, int], Awaitable[Any]]
+    children: Callable[[Any, int], Awaitable[Child]]
     once: Once
 
     @property

@@ -161,7 +161,12 @@ class Iteration:
             return _items(step)
 
         items = await step.once("items", given)
-        outputs = [await step.children(item, index) for index, item in enumerate(items)]
+        outputs: list[Any] = []
+        for index, item in enumerate(items):
+            child = await step.children(item, index)
+            if child.stopped:
+                return Result(None, {"items": items}, stopped=True)
+            outputs.append(child.output)
         texts = [as_text(item.get("content", item) if isinstance(item, dict) else item) for item in outputs]
         return Result({"content": "\n".join(texts), "items": outputs}, {"items": items})
 

@@ -32,7 +32,7 @@ class HumanInputParams(msgspec.Struct, frozen=True, kw_only=True):
 
 class HumanInput:
     """Stops the run until a person says proceed (output 0) or reject (output 1), however long that takes. What the
-    person adds is heard by the nodes after it."""
+    person adds is heard by the nodes after it. In a call the person is the caller, who is asked aloud."""
 
     kind: ClassVar[str] = "humanInput"
     params: ClassVar[type[msgspec.Struct]] = HumanInputParams
@@ -42,9 +42,6 @@ class HumanInput:
 
     async def run(self, step: Step) -> Result:
         declared = params(step.node, HumanInputParams)
-        if not step.may_stop:
-            where = "a live call" if step.realtime else "an Iteration"
-            raise NodeFault(f"`{step.label}` asks a person, which {where} cannot wait for.", code="cannot_stop")
         said = step.human
         if said is None:
             text = await self._question(step, declared)

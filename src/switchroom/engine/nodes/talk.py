@@ -8,10 +8,11 @@ import msgspec
 
 from switchroom.compact.model import Node
 from switchroom.compact.templates import as_text
+from switchroom.engine.events import HumanAnswer
 from switchroom.engine.memory import remembered
-from switchroom.engine.nodes.base import Result, Step, params, update_state
+from switchroom.engine.nodes.base import AskPerson, Question, Result, Step, params, update_state
 from switchroom.engine.prompt import Prompt
-from switchroom.engine.responder import Answer, Ask, Intent, Row, Tool, Understood
+from switchroom.engine.responder import Answer, Ask, Consent, Intent, Row, Tool, Understood
 from switchroom.engine.scope import merge
 from switchroom.engine.tools.registry import store_tool, tools_named
 
@@ -99,17 +100,23 @@ async def _answer(step: Step, declared: LlmParams, tools: list[Tool], intents: l
         turn=list(session.runtime) if declared.memory else [],
         puts_question=asks,
         tools=tools,
+        media=step.media if declared.model and declared.config.get("allowImageUploads") is not False else (),
         once=step.once,
+        consent=_consent(step),
     )
     answer = Answer(output={"content": "", "responder": step.responder.name})
-    async for piece in step.responder.answer(ask):
-        if isinstance(piece, Understood):
-            session.outputs["$intent"] = piece.intent
-            session.outputs["$slots"] = merge(scope.slots, piece.slots)
-        elif isinstance(piece, Answer):
-            answer = piece
-        elif step.speaks:
-            await step.say(piece)
+    try:
+        async for piece in step.responder.answer(ask):
+            if isinstance(piece, Understood):
+                session.outputs["$intent"] = piece.intent
+                session.outputs["$slots"] = merge(scope.slots, piece.slots)
+            elif isinstance(piece, Answer):
+                answer = piece
+            elif step.speaks:
+                await step.say(piece)
+    except AskPerson as asked:
+        waiting = {"content": asked.question.text, "calledTools": asked.question.calls}
+        return Result(waiting, {"question": question}, stop=asked.question)
     if asks and question:
         session.runtime.append(Prompt(role="user", content=question))
     content = as_text(answer.output.get("content"))
@@ -117,6 +124,36 @@ async def _answer(step: Step, declared: LlmParams, tools: list[Tool], intents: l
         session.runtime.append(Prompt(role=_ROLES.get(declared.answers_as, "user"), content=content))
     update_state(step, [*answer.update_state, *declared.update], answer.output)
     return Result(answer.output, {"question": question}, usage=answer.usage)
+
+
+def _consent(step: Step) -> Consent:
+    """Has a person asked; the answer that came with this run of the node is good for one question."""
+    given = [step.human] if step.human is not None else []
+
+    async def consent(place: str, calls: list[dict[str, Any]]) -> HumanAnswer:
+        async def had() -> Any:
+            if not given:
+                raise AskPerson(Question(_question(step, calls), True, calls))
+            return msgspec.to_builtins(given.pop())
+
+        return msgspec.convert(await step.once(place, had), HumanAnswer)
+
+    return consent
+
+
+def _question(step: Step, calls: list[dict[str, Any]]) -> str:
+    if step.realtime:
+        wanted = " and ".join(_spoken(call) for call in calls)
+        return f"May I use {wanted}?"
+    wanted = ", ".join(f"`{call['tool']}` with `{as_text(call['toolInput'])}`" for call in calls)
+    return f"{step.label} wants to call {wanted}. Proceed?"
+
+
+def _spoken(call: dict[str, Any]) -> str:
+    given = call["toolInput"]
+    told = ", ".join(f"{key} {as_text(value)}" for key, value in given.items()) if isinstance(given, dict) else ""
+    name = str(call["tool"]).replace("_", " ")
+    return f"{name} with {told}" if told else name
 
 
 class Llm:

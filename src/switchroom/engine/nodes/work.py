@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import msgspec
@@ -85,6 +87,7 @@ class CustomFunction:
 
 
 _UNITS_S = {"milliseconds": 0.001, "seconds": 1.0, "minutes": 60.0, "hours": 3600.0, "days": 86400.0}
+_LONGEST_S = 366 * 86400.0
 
 
 class WaitParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +96,8 @@ class WaitParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wait:
-    """Pauses within the turn's deadline."""
+    """Pauses. A wait that is longer than what is left of the turn outlives it: the run goes on by itself at its time,
+    in any process (in a live call there is none to wait for: the turn fails)."""
 
     kind: ClassVar[str] = "wait"
     params: ClassVar[type[msgspec.Struct]] = WaitParams
@@ -106,14 +110,24 @@ class Wait:
         if declared.unit not in _UNITS_S or declared.amount < 0:
             raise NodeFault(f"`{step.node.label or step.node.id}` has no such time to wait.", code="bad_node")
         wait_s = declared.amount * _UNITS_S[declared.unit]
-        left_s = step.deadline - asyncio.get_running_loop().time()
-        if wait_s > left_s:
-            detail = f"`{step.label}` waits {wait_s:g} s, but the turn ends in {left_s:.0f} s."
-            raise NodeFault(detail, code="wait_too_long")
+        if wait_s > _LONGEST_S:
+            raise NodeFault(f"`{step.label}` waits {wait_s:g} s; a year is the longest.", code="wait_too_long")
 
         async def until() -> float:
             return time.time() + wait_s
 
         # Kept: a run that goes on elsewhere waits only for what is left.
-        await asyncio.sleep(max(0.0, await step.once("until", until) - time.time()))
-        return Result({"waited_s": wait_s})
+        until_s = float(await step.once("until", until))
+        rest_s = until_s - time.time()
+        left_s = step.deadline - asyncio.get_running_loop().time()
+        if rest_s > left_s and step.can_park:
+            return Result(input={"until": _rfc3339(until_s)}, until_ms=math.ceil(until_s * 1000))
+        if rest_s > left_s:
+            detail = f"`{step.label}` waits {wait_s:g} s, but the turn ends in {left_s:.0f} s."
+            raise NodeFault(detail, code="wait_too_long")
+        await asyncio.sleep(max(0.0, rest_s))
+        return Result({"waited_s": wait_s}, {"until": _rfc3339(until_s)})
+
+
+def _rfc3339(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

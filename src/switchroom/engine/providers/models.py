@@ -11,10 +11,21 @@ from typing import Any
 import msgspec
 
 from switchroom.engine.embedded import Embedded
-from switchroom.engine.providers.provider import Failed, Provider, Request, Round
+from switchroom.engine.events import HumanAnswer, Media
+from switchroom.engine.providers.provider import Call, Failed, Provider, Request, Round
 from switchroom.engine.providers.schema import BadAnswer, json_schema_of, read_structured
 from switchroom.engine.providers.settings import FAMILIES, ProviderSettings, check_providers
-from switchroom.engine.responder import Answer, Ask, Choice, Choosing, Prompt, Tool, Understood
+from switchroom.engine.responder import (
+    Answer,
+    Ask,
+    Choice,
+    Choosing,
+    MediaNotTaken,
+    Prompt,
+    Tool,
+    Understood,
+    no_model_sees,
+)
 from switchroom.errors import SwitchroomError
 
 __all__ = ["ModelFault", "Models"]
@@ -75,7 +86,7 @@ class Models:
         return [first, *(self._providers[other] for other in first.settings.fallback)]
 
     async def answer(self, ask: Ask) -> AsyncIterator[Understood | str | Answer]:
-        line = self._line(ask.model)
+        line = _seeing(self._line(ask.model), ask)
         if not line:
             async for given in self._embedded.answer(ask):
                 yield given
@@ -105,19 +116,23 @@ class Models:
             if not done.calls:
                 break
             messages = [*messages, done.as_message()]
+            calls = done.calls[:_MAX_CALLS]
+            verdict = await _verdict(ask, tools, calls, number)
             results = await asyncio.gather(
                 *(
-                    ask.once(place := f"tool{number}.{index}", _calling(tools.get(call.name), call.arguments, place))
-                    for index, call in enumerate(done.calls[:_MAX_CALLS])
+                    ask.once(place := f"tool{number}.{index}", _calling(tools.get(call.name), call, place, verdict))
+                    for index, call in enumerate(calls)
                 )
             )
-            for call, result in zip(done.calls, results, strict=False):
+            for call, result in zip(calls, results, strict=True):
                 used.append({"tool": call.name, "toolInput": _decoded(call.arguments), "toolOutput": result})
                 messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
             for call in done.calls[_MAX_CALLS:]:
                 messages.append(
                     {"role": "tool", "tool_call_id": call.id, "content": "Not run: too many calls at once."}
                 )
+            if verdict is not None and verdict.type == "proceed" and verdict.feedback.strip():
+                messages.append({"role": "user", "content": verdict.feedback.strip()})
         output: dict[str, Any] = {"content": done.text, "responder": done.provider, "model": done.model}
         if ask.schema:
             output |= read_structured(done.text, ask.schema)
@@ -241,11 +256,23 @@ class Models:
         return (await self._whole(line, request)).text
 
 
-def _calling(tool: Tool | None, arguments: str, place: str) -> Callable[[], Awaitable[str]]:
+async def _verdict(ask: Ask, tools: dict[str, Tool], calls: list[Call], number: int) -> HumanAnswer | None:
+    """A person's word on those calls of a round that need it; None where none does."""
+    asked = [call for call in calls if call.name in tools and tools[call.name].approve]
+    if not asked:
+        return None
+    shown = [{"tool": call.name, "toolInput": _decoded(call.arguments)} for call in asked]
+    return await ask.consent(f"consent{number}", shown)
+
+
+def _calling(tool: Tool | None, wanted: Call, place: str, verdict: HumanAnswer | None) -> Callable[[], Awaitable[str]]:
     async def call() -> str:
         if tool is None:
             return "There is no such tool."
-        given = _decoded(arguments)
+        if tool.approve and (verdict is None or verdict.type != "proceed"):
+            said = f" They said: {verdict.feedback.strip()}" if verdict and verdict.feedback.strip() else ""
+            return f"Not called: a person did not allow it.{said}"
+        given = _decoded(wanted.arguments)
         if not isinstance(given, dict):
             return "The arguments are no JSON object."
         try:
@@ -276,11 +303,52 @@ def _messages(ask: Ask) -> list[dict[str, Any]]:
     standing = [prompt for prompt in ask.prompts if prompt.role in ("system", "developer")]
     others = [prompt for prompt in ask.prompts if prompt.role not in ("system", "developer")]
     told = [*standing, *ask.past, *others, *ask.turn]
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": _ROLES.get(prompt.role, "user"), "content": prompt.content} for prompt in told if prompt.content
     ]
     if ask.puts_question and ask.question:
         messages.append({"role": "user", "content": ask.question})
     if all(message["role"] in ("system", "developer") for message in messages):
         messages.append({"role": "user", "content": ask.question or "Go on."})
+    if ask.media:
+        last = next((at for at in range(len(messages) - 1, -1, -1) if messages[at]["role"] == "user"), None)
+        if last is None:
+            messages.append({"role": "user", "content": [_part(media) for media in ask.media]})
+        else:
+            words = {"type": "text", "text": messages[last]["content"]}
+            messages[last] = {"role": "user", "content": [words, *(_part(media) for media in ask.media)]}
     return messages
+
+
+def _seeing(line: list[Provider], ask: Ask) -> list[Provider]:
+    """Those of the line that take what came with the question. Raises MediaNotTaken where none does."""
+    kinds = {media.kind for media in ask.media}
+    able = [provider for provider in line if kinds <= set(provider.settings.accepts)]
+    if kinds and not able:
+        what = " and ".join(sorted(kinds))
+        if not line:
+            raise no_model_sees(ask)
+        raise MediaNotTaken(
+            f"The model `{ask.model}` is asked with {what}, which no provider of it takes: name it in `accepts` of the "
+            f"provider `{line[0].name}`, if it does."
+        )
+    return able
+
+
+_SOUNDS = {
+    "audio/wav": "wav",
+    "audio/x-wav": "wav",
+    "audio/wave": "wav",
+    "audio/mpeg": "mp3",
+    "audio/mp3": "mp3",
+}
+
+
+def _part(media: Media) -> dict[str, Any]:
+    """As OpenAI's chat completions take it (`image_url`, `input_audio`). Raises MediaNotTaken for another type."""
+    if media.kind == "image":
+        url = media.url or f"data:{media.mime};base64,{media.data}"
+        return {"type": "image_url", "image_url": {"url": url}}
+    if media.mime not in _SOUNDS or not media.data:
+        raise MediaNotTaken(f"`{media.name}` is {media.mime}: models take WAV and MP3.")
+    return {"type": "input_audio", "input_audio": {"data": media.data, "format": _SOUNDS[media.mime]}}

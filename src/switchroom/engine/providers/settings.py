@@ -35,6 +35,7 @@ class ProviderSettings(BaseModel):
     those of `FAMILIES` under the provider's own name. `models` maps a canvas's model to this service's. `fallback` are
     providers tried in order when this one does not answer. `timeout_s` bounds one answer, `retries` the tries after the
     first, with jitter, before any text came. `structured`: how the service takes the shape of a structured answer.
+    `accepts`: what its models take beside text.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,6 +48,7 @@ class ProviderSettings(BaseModel):
     timeout_s: float = Field(default=60.0, gt=0, le=600)
     retries: int = Field(default=2, ge=0, le=10)
     fallback: tuple[str, ...] = ()
+    accepts: tuple[Literal["image", "audio"], ...] = ("image",)
     structured: Literal["json_schema", "json_object"] = "json_schema"
     api_version: str = ""
     """Azure's `api-version`: set, the base URL is an Azure resource and models are its deployments."""

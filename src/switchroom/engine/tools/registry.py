@@ -21,13 +21,12 @@ _MAX_RESULT = 20_000
 
 
 def tools_named(step: Step, name: str, config: dict[str, Any], *, approve: bool = False) -> list[Tool]:
-    """Raises NodeFault for a tool that is not there."""
-    if approve:
-        raise NodeFault(
-            f"`{step.label}` wants a person's consent before `{name}`: put a Human Input node and a Tool node there "
-            "instead.",
-            code="tool_needs_person",
-        )
+    """`approve`: a person has to agree to each call. Raises NodeFault for a tool that is not there."""
+    found = _named(step, name, config)
+    return [msgspec.structs.replace(tool, approve=True) for tool in found] if approve else found
+
+
+def _named(step: Step, name: str, config: dict[str, Any]) -> list[Tool]:
     chosen = str(config.get("selectedTool") or config.get("customToolName") or name)
     own = step.tools.get(name) or step.tools.get(chosen)
     if own is not None:
