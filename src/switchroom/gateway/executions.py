@@ -254,7 +254,8 @@ def row_of(execution: Execution) -> ExecutionRow:
 
 
 def executed_data(execution: Execution) -> list[dict[str, Any]]:
-    """The trace in Flowise's `agentFlowExecutedData` shape, with the duration and the branch taken added."""
+    """The trace in Flowise's `agentFlowExecutedData` shape, with the duration, the branch taken and the usage
+    added."""
     items: list[dict[str, Any]] = []
     for node in execution.nodes:
         data = {"id": node["node_id"], "name": node["node_kind"]}
@@ -265,12 +266,20 @@ def executed_data(execution: Execution) -> list[dict[str, Any]]:
                 "nodeLabel": node["label"],
                 "data": data,
                 "previousNodeIds": [items[-1]["nodeId"]] if items else [],
-                "status": "FINISHED",
+                "status": status_of(node.get("error"), node.get("waits")),
                 "branch": node.get("branch"),
                 "durationMs": node.get("duration_ms"),
+                "usage": node.get("usage") or {},
             }
         )
+        if error := node.get("error"):
+            data["error"] = error
     return items
+
+
+def status_of(error: str | None, waits: bool | None) -> str:
+    """Of a node in a trace, in the records' words; `STOPPED`: it waits for a person, a time or the caller's words."""
+    return "ERROR" if error else "STOPPED" if waits else "FINISHED"
 
 
 async def _known(request: web.Request) -> Execution:

@@ -20,7 +20,7 @@ from switchroom.gateway.public import allow_origin, chat_flow, take_turn
 from switchroom.gateway.reply import invalid_body, json_reply
 from switchroom.gateway.services import services
 from switchroom.gateway.turns import TURNS, Turn
-from switchroom.gateway.uploads import Upload, multipart_body, with_uploads
+from switchroom.gateway.uploads import Upload, multipart_body, read_uploads
 from switchroom.http_problems import read_json
 
 _SESSION_ID = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
@@ -84,15 +84,16 @@ async def predict(request: web.Request) -> web.StreamResponse:
     if request.content_type == "multipart/form-data":
         body: Any = await multipart_body(request, parts.max_upload_bytes)
     else:
-        body = await read_json(request, parts.max_body_bytes)
+        # Uploads may come inside of it, as base64.
+        body = await read_json(request, max(parts.max_body_bytes, parts.max_upload_bytes * 4 // 3))
     question = _parse(body)
     session_id = _session_id(question)
     over = await override(flow, question.override_config or {})
-    text = await with_uploads(question.question or "", question.uploads or [])
+    text, media = await read_uploads(question.question or "", question.uploads or [])
     human = None
     if (given := question.human_input) is not None:
         human = HumanAnswer(type=given.type, node_id=given.start_node_id, feedback=given.feedback)
-    turn = await request.app[TURNS].start(flow, session_id, TurnInput(text=text, human=human), question.form, over)
+    turn = await request.app[TURNS].start(flow, session_id, TurnInput(text=text, human=human, media=media), question.form, over)
     try:
         if question.streaming in (True, "true"):
             return await stream(request, turn, lambda: answer_of(turn, question))

@@ -43,6 +43,12 @@ class FlowFailed(SwitchroomError):
     code = "flow_failed"
     title = "The flow failed"
 
+    def __init__(self, detail: str, *, code: str, extra: dict[str, object], status: int) -> None:
+        super().__init__(detail, code=code, extra=extra)
+        if status == 415:
+            # The one thing in which the request is wrong and not the flow: no model of it takes the upload.
+            self.status, self.title = status, "Unsupported media type"
+
 
 class Turn:
     """One turn. Made by `Turns.start`."""
@@ -132,6 +138,8 @@ class Turn:
     async def _run(self, session: Session, journal: Kept) -> None:
         records, execution = self._parts.executions, self.execution
         await records.begin(execution)
+        if session.paused is not None and self.given.human is None:
+            await self._leave(session.paused.run_id)
         if not session.started:
             session.form = self._form or session.form
             session.state = {**session.state, **self.overridden.state}
@@ -140,6 +148,7 @@ class Turn:
             await self._follow(session, journal)
             waits = self.ended is not None and self.ended.outcome == "stopped"
             state = ExecutionState.STOPPED if waits else ExecutionState.FINISHED
+            detail = self.ended.detail if self.ended is not None else ""
             if self._failure is not None:
                 timed_out = self._failure.code == "turn_timeout"
                 state = ExecutionState.TIMEOUT if timed_out else ExecutionState.ERROR
@@ -161,7 +170,14 @@ class Turn:
         if state is ExecutionState.TIMEOUT:
             raise TimedOut(detail, extra=self.about())
         if self._failure is not None:
-            raise FlowFailed(detail, code=self._failure.code, extra=self.about())
+            raise FlowFailed(detail, code=self._failure.code, extra=self.about(), status=self._failure.status)
+
+    async def _leave(self, run_id: str) -> None:
+        """New words instead of an answer: the run that waited is over."""
+        row = await self._parts.executions.get(run_id)
+        if row is not None and row.id != self.execution.id and row.state is ExecutionState.STOPPED:
+            row.detail = "The conversation went on before the run did."
+            await self._parts.executions.finish(row, ExecutionState.TERMINATED)
 
     async def _follow(self, session: Session, journal: Kept) -> None:
         deadline = asyncio.get_running_loop().time() + self._parts.turn_timeout_s

@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import BodyPartReader, web
 from charset_normalizer import from_bytes
 
+from switchroom.engine.events import Media
 from switchroom.errors import BadInput, Fault, SwitchroomError
 from switchroom.http_problems import decoded_json, too_large
 
@@ -19,6 +20,7 @@ MAX_FILES = 16
 _TEXT_TYPES = frozenset(
     {"application/json", "application/xml", "application/yaml", "application/x-yaml", "application/x-ndjson"}
 )
+_MEDIA_TYPES = ("image/", "audio/")
 _MULTIPART_JSON = frozenset({"overrideConfig", "form", "uploads", "humanInput"})
 
 
@@ -31,7 +33,8 @@ class NotText(SwitchroomError):
 
 
 class Upload(msgspec.Struct, omit_defaults=True):
-    """`data` is a data URL (`type: file`), the text itself (`type: file:full`), or an address (`type: url`)."""
+    """`data` is a data URL (`type: file` or `audio`), the text itself (`type: file:full`), or a picture's address
+    (`type: url`)."""
 
     name: str
     type: Literal["file", "file:full", "file:rag", "url", "audio"]
@@ -39,16 +42,21 @@ class Upload(msgspec.Struct, omit_defaults=True):
     mime: str | None = None
 
 
-async def with_uploads(question: str, uploads: list[Upload]) -> str:
-    """The question with the text of its uploads before it. Raises `NotText`, `BadInput`."""
+async def read_uploads(question: str, uploads: list[Upload]) -> tuple[str, list[Media]]:
+    """The question with the text of its uploads before it; and the pictures and sounds among them, which go to the
+    flow's models. Raises `NotText`, `BadInput`."""
     if len(uploads) > MAX_FILES:
         what = f"holds more than {MAX_FILES} files"
         raise BadInput(f"`uploads` {what}.", faults=[Fault(what, "/uploads")])
-    texts = [await _text(upload, f"/uploads/{number}") for number, upload in enumerate(uploads)]
-    blocks = [
-        f"<doc name={quoteattr(upload.name)}>{escape(text)}</doc>" for upload, text in zip(uploads, texts, strict=True)
-    ]
-    return "\n".join([*blocks, question]) if blocks else question
+    media: list[Media] = []
+    blocks: list[str] = []
+    for number, upload in enumerate(uploads):
+        pointer = f"/uploads/{number}"
+        if (seen := _media(upload, pointer)) is not None:
+            media.append(seen)
+        else:
+            blocks.append(f"<doc name={quoteattr(upload.name)}>{escape(await _text(upload, pointer))}</doc>")
+    return ("\n".join([*blocks, question]) if blocks else question), media
 
 
 async def multipart_body(request: web.Request, max_bytes: int) -> dict[str, Any]:
@@ -70,6 +78,10 @@ async def multipart_body(request: web.Request, max_bytes: int) -> dict[str, Any]
             name = part.name or ""
             if part.filename is not None:
                 mime = part.headers.get("Content-Type", "application/octet-stream").partition(";")[0].strip()
+                if mime.startswith(_MEDIA_TYPES):
+                    url = f"data:{mime};base64,{base64.b64encode(data).decode()}"
+                    uploads.append({"name": part.filename, "type": "file", "data": url, "mime": mime})
+                    continue
                 text = await file_text(bytes(data), part.filename, mime, f"/files/{len(uploads)}")
                 uploads.append({"name": part.filename, "type": "file:full", "data": text, "mime": mime})
             elif name in _MULTIPART_JSON:
@@ -97,6 +109,25 @@ async def file_text(data: bytes, name: str, mime: str, pointer: str) -> str:
             what = "is not text, whatever its type says"
             raise NotText(f"{name!r} {what}.", faults=[Fault(what, pointer)]) from None
         return str(best)
+
+
+def _media(upload: Upload, pointer: str) -> Media | None:
+    """An upload that is a picture or a sound; None for any other."""
+    given = upload.data or ""
+    mime = (upload.mime or "").partition(";")[0].strip().lower()
+    if upload.type == "url" and mime.startswith("image/") and given.startswith(("https://", "http://")):
+        return Media(name=upload.name, mime=mime, url=given)
+    head, comma, payload = given.partition(",")
+    if upload.type not in ("file", "audio") or not (comma and head.startswith("data:")):
+        return None
+    mime = head.removeprefix("data:").partition(";")[0].strip().lower() or mime
+    if not mime.startswith(_MEDIA_TYPES) or not head.endswith(";base64"):
+        return None
+    try:
+        base64.b64decode(payload, validate=True)
+    except binascii.Error as error:
+        raise BadInput("An upload is not base64.", faults=[Fault("is not base64", f"{pointer}/data")]) from error
+    return Media(name=upload.name, mime=mime, data=payload)
 
 
 async def _text(upload: Upload, pointer: str) -> str:

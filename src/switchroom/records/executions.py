@@ -162,7 +162,8 @@ class Executions:
         return await self._close(lost, reason, detail)
 
     async def close_lost_turns(self, before_ms: int) -> int:
-        """End the text turns that began before this Unix time and still run: their process died. How many there were.
+        """End the text turns that began, or went on after a pause, before this Unix time and still run: their process
+        died. How many there were.
 
         `before_ms` is longer ago than a turn may take.
         """
@@ -171,7 +172,7 @@ class Executions:
         for flow_id in await self._flows(wanted):
             ids = await self._ids(flow_id, wanted, 0, _CHUNK)
             rows = await self._rows(flow_id, [one for one, _ in ids])
-            lost = [row for row in rows if row is not None and row.kind == "turn"]
+            lost = [row for row in rows if row is not None and row.kind == "turn" and row.updated_ms < before_ms]
             closed += await self._close(lost, "timeout", "The process that ran this turn died.")
         return closed
 
