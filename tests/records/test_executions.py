@@ -219,13 +219,16 @@ async def test_closing_a_lost_call_loses_no_write_of_its_holder(executions: Exec
 
 
 async def test_turns_of_a_dead_process_are_closed(executions: Executions) -> None:
+    later = time.time_ns() // 1_000_000 + 60_000
     lost = row(kind="turn", created_ms=1000)
-    others = [row(kind="turn", created_ms=5000), row(created_ms=1000), row(kind="turn", created_ms=1500)]
+    others = [row(kind="turn", created_ms=later), row(created_ms=1000), row(kind="turn", created_ms=1500)]
     for one in (lost, *others):
         await executions.begin(one)
     await executions.finish(others[2], ExecutionState.FINISHED)
-    assert await executions.close_lost_turns(2000) == 1
+    # It began long ago, but goes on since just now: a person has answered.
     assert await executions.close_lost_turns(2000) == 0
+    assert await executions.close_lost_turns(later) == 1
+    assert await executions.close_lost_turns(later) == 0
     stored = await executions.get(lost.id)
     assert stored is not None and stored.state is ExecutionState.TIMEOUT and "died" in stored.detail
     states = [found.state for one in others if (found := await executions.get(one.id)) is not None]

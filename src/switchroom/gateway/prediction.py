@@ -93,7 +93,8 @@ async def predict(request: web.Request) -> web.StreamResponse:
     human = None
     if (given := question.human_input) is not None:
         human = HumanAnswer(type=given.type, node_id=given.start_node_id, feedback=given.feedback)
-    turn = await request.app[TURNS].start(flow, session_id, TurnInput(text=text, human=human, media=media), question.form, over)
+    given_turn = TurnInput(text=text, human=human, media=media)
+    turn = await request.app[TURNS].start(flow, session_id, given_turn, question.form, over)
     try:
         if question.streaming in (True, "true"):
             return await stream(request, turn, lambda: answer_of(turn, question))
