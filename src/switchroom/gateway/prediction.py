@@ -21,7 +21,7 @@ from switchroom.gateway.reply import invalid_body, json_reply
 from switchroom.gateway.services import services
 from switchroom.gateway.turns import TURNS, Turn
 from switchroom.gateway.uploads import Upload, multipart_body, read_uploads
-from switchroom.http_problems import read_json
+from switchroom.http_problems import read_json, too_large
 
 _SESSION_ID = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
 
@@ -87,6 +87,9 @@ async def predict(request: web.Request) -> web.StreamResponse:
         # Uploads may come inside of it, as base64.
         body = await read_json(request, max(parts.max_body_bytes, parts.max_upload_bytes * 4 // 3))
     question = _parse(body)
+    size = max(request.content_length or 0, len(question.question or ""))
+    if not question.uploads and size > parts.max_body_bytes:
+        raise too_large(parts.max_body_bytes)
     session_id = _session_id(question)
     over = await override(flow, question.override_config or {})
     text, media = await read_uploads(question.question or "", question.uploads or [])
