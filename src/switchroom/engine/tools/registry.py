@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from switchroom.engine.custom_tool import CustomTool
+from switchroom.engine.custom_tool import CustomTool, LiveTool
 from switchroom.engine.nodes.base import NodeFault, Step
 from switchroom.engine.responder import Tool
 from switchroom.engine.tools.builtin import BUILTIN
@@ -50,6 +50,8 @@ async def call_tool(step: Step, name: str, config: dict[str, Any], given: dict[s
 
 def _custom(step: Step, own: CustomTool) -> Tool:
     schema = own.schema or {"type": "object", "properties": {}}
+    if isinstance(own, LiveTool):
+        return Tool(name=function_name(own.name), description=own.description, schema=schema, call=own.call)
 
     async def call(given: dict[str, Any], place: str) -> str:
         properties = schema.get("properties")
