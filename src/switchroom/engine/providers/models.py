@@ -72,6 +72,10 @@ class Models:
         for provider in self._providers.values():
             await provider.close()
 
+    def asks_model(self, model: str) -> bool:
+        """Whether a model answers for a node that names this one, and not the embedded responder."""
+        return bool(model and self._providers)
+
     def _line(self, model: str) -> list[Provider]:
         """The provider of a canvas's model, then its fallbacks; nothing where the embedded responder answers."""
         if not model or not self._providers:
