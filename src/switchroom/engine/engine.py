@@ -68,6 +68,11 @@ class Engine:
         self._variables = dict(variables or {})
         self._bounds = bounds or Bounds()
 
+    @property
+    def responder(self) -> Responder:
+        """Who answers for Agents."""
+        return self._kit.responder
+
     def answered_by(self, responder: Responder) -> Engine:
         """The same engine with another responder."""
         other = copy.copy(self)
