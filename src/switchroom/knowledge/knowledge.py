@@ -28,7 +28,7 @@ BATCH = 64
 MAX_QUERY_CHARS = 2_000
 MAX_LIMIT = 50
 _MAX_WORDS = 32
-_LOOKED_AT = 60
+_LOOKED_AT = 30
 _FOLLOW_S = 2.0
 _OPEN = 64
 
@@ -110,7 +110,7 @@ class Knowledge:
         collection = await self.library.collection(name)
         index = await self._fresh(collection.id)
         query = query[:MAX_QUERY_CHARS]
-        found, weights, wanted = await asyncio.to_thread(self._by_words, index, query)
+        found, weights, wanted = await asyncio.to_thread(self._by_words, index, query, max(limit, _LOOKED_AT))
         ranked = [row.chunk for row in found]
         rows = {row.chunk: row for row in found}
         scores = {row.chunk: _merit(row, wanted, weights) for row in found}
@@ -139,7 +139,7 @@ class Knowledge:
                 log.warning("knowledge cannot be followed now", extra={"code": error.code})
             await asyncio.sleep(_FOLLOW_S)
 
-    def _by_words(self, index: Index, query: str) -> tuple[list[Row], list[float], Wanted]:
+    def _by_words(self, index: Index, query: str, looked_at: int) -> tuple[list[Row], list[float], Wanted]:
         languages = index.languages()
         words = list(dict.fromkeys(spoken_words(query)))
         own = detect(query)
@@ -156,11 +156,11 @@ class Knowledge:
             return [], [], []
         total, counts = index.frequencies(looked_up)
         weights = weights_of(wanted, total, counts)
-        found = index.match(looked_up, _LOOKED_AT)
+        found = index.match(looked_up, looked_at)
         if not found:
             long = [term for term in looked_up if len(term) >= 4]
             found = (
-                index.match([term[: max(4, len(term) - 2)] for term in long], _LOOKED_AT, prefixes=True) if long else []
+                index.match([term[: max(4, len(term) - 2)] for term in long], looked_at, prefixes=True) if long else []
             )
         return found, weights, wanted
 

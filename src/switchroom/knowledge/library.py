@@ -10,7 +10,7 @@ import re
 import time
 import uuid
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -29,17 +29,22 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 _PUT = Script("""
 local meta, docs, changes, gone, vectors = unpack(KEYS)
-local key, record, digest, now, gen = unpack(ARGV)
+local now, gen = ARGV[1], ARGV[2]
 if redis.call('HSETNX', meta, 'gen', gen) == 1 then redis.call('HSET', meta, 'created', now) end
-local held = redis.call('HGET', docs, key)
-if held and string.sub(held, 1, 16) == digest then return 0 end
-local seq = redis.call('HINCRBY', meta, 'seq', 1)
-redis.call('HSET', docs, key, record)
-redis.call('HDEL', vectors, key)
-redis.call('ZADD', changes, seq, key)
-redis.call('ZREM', gone, key)
-redis.call('HSET', meta, 'changed', now)
-return held and 2 or 1
+local changed = 0
+for i = 3, #ARGV, 2 do
+  local key, record = ARGV[i], ARGV[i + 1]
+  local held = redis.call('HGET', docs, key)
+  if not held or string.sub(held, 1, 16) ~= string.sub(record, 1, 16) then
+    redis.call('HSET', docs, key, record)
+    redis.call('HDEL', vectors, key)
+    redis.call('ZADD', changes, redis.call('HINCRBY', meta, 'seq', 1), key)
+    redis.call('ZREM', gone, key)
+    changed = changed + 1
+  end
+end
+if changed > 0 then redis.call('HSET', meta, 'changed', now) end
+return changed
 """)
 
 _REMOVE = Script("""
@@ -143,23 +148,22 @@ class Library:
 
         Raises `BadInput` for a name, key or text that cannot be kept.
         """
+        return await self.put_many(name, [document]) == 1
+
+    async def put_many(self, name: str, documents: Sequence[Document]) -> int:
+        """As `put`, all or none; returns how many changed."""
         check_name(name)
-        faults = []
-        if not 0 < len(document.key) <= MAX_KEY_CHARS:
-            faults.append(Fault(f"must be 1 to {MAX_KEY_CHARS} characters", "/key"))
-        if len(document.text) > MAX_TEXT_CHARS:
-            faults.append(Fault(f"must be at most {MAX_TEXT_CHARS} characters", "/text"))
+        faults = [fault for place, document in enumerate(documents) for fault in _faults(document, place)]
         if faults:
-            raise BadInput("The document cannot be kept.", faults=faults)
+            raise BadInput("The documents cannot be kept.", faults=faults)
         now = _now_ms()
-        told = [document.title, document.url, document.language, document.metadata, document.text]
-        digest = hashlib.blake2b(msgspec.msgpack.encode(told), digest_size=_DIGEST_BYTES).digest()
-        plain = msgspec.msgpack.encode(msgspec.structs.replace(document, changed_ms=document.changed_ms or now))
         identity = collection_id(name)
         await self._store.call("HSETNX", keys.knowledge_names(), identity, name.strip())
         parts = ("meta", "docs", "changes", "gone", "vectors")
-        words: list[str | bytes | int] = [document.key, digest + zlib.compress(plain, 6), digest, now, uuid.uuid4().hex]
-        return bool(await self._store.run(_PUT, [keys.knowledge(identity, part) for part in parts], words))
+        words: list[str | bytes | int] = [now, uuid.uuid4().hex]
+        for document in documents:
+            words += [document.key, _packed(document, now)]
+        return int(await self._store.run(_PUT, [keys.knowledge(identity, part) for part in parts], words))
 
     async def remove(self, name: str, document_keys: Sequence[str]) -> int:
         """Take documents out; returns how many were there."""
@@ -265,6 +269,21 @@ def check_name(name: str) -> None:
     if not 0 < len(name.strip()) <= MAX_NAME_CHARS or _CONTROL.search(name):
         what = f"must be 1 to {MAX_NAME_CHARS} characters, without control characters"
         raise BadInput(f"A collection's name {what}.", faults=[Fault(what, "/collection")])
+
+
+def _faults(document: Document, place: int) -> Iterator[Fault]:
+    if not 0 < len(document.key) <= MAX_KEY_CHARS:
+        yield Fault(f"must be 1 to {MAX_KEY_CHARS} characters", f"/{place}/key")
+    if len(document.text) > MAX_TEXT_CHARS:
+        yield Fault(f"must be at most {MAX_TEXT_CHARS} characters", f"/{place}/text")
+
+
+def _packed(document: Document, now_ms: int) -> bytes:
+    """The digest of what the document says (not of when), then the document itself, compressed."""
+    told = [document.title, document.url, document.language, document.metadata, document.text]
+    digest = hashlib.blake2b(msgspec.msgpack.encode(told), digest_size=_DIGEST_BYTES).digest()
+    plain = msgspec.msgpack.encode(msgspec.structs.replace(document, changed_ms=document.changed_ms or now_ms))
+    return digest + zlib.compress(plain, 1)
 
 
 def _unpacked(raw: bytes) -> Document:
