@@ -18,11 +18,12 @@ import subprocess
 import sys
 import time
 import urllib.parse
-import wave
-from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import av
+import numpy as np
 
 HERE = Path(__file__).resolve().parent.parent
 DATA = HERE / "demo-data"
@@ -108,17 +109,13 @@ def program(
 
 
 def levels(path: Path) -> tuple[float, list[float]]:
-    """Seconds, and the level of each channel of a 16-bit WAV in dBFS."""
-    with wave.open(str(path)) as file:
-        channels, frames = file.getnchannels(), file.getnframes()
-        samples = array("h", file.readframes(frames))
-        seconds = frames / file.getframerate()
-    found = []
-    for channel in range(channels):
-        one = samples[channel::channels]
-        power = sum(value * value for value in one) / max(len(one), 1)
-        found.append(round(10 * math.log10(power / 32768**2), 1) if power else -99.0)
-    return seconds, found
+    """Seconds, and the level of each channel of an audio file in dBFS."""
+    with av.open(str(path)) as file:
+        resampler = av.AudioResampler(format="s16p", layout=file.streams.audio[0].layout, rate=48000)
+        pieces = [piece.to_ndarray() for frame in file.decode(audio=0) for piece in resampler.resample(frame)]
+    sides = np.concatenate(pieces, axis=1).astype(float)
+    power = (sides**2).mean(axis=1)
+    return sides.shape[1] / 48000, [round(10 * math.log10(one / 32768**2), 1) if one else -99.0 for one in power]
 
 
 def the_call_that_was_cut_off(api: str) -> None:
@@ -213,7 +210,7 @@ def the_call(api: str) -> None:
     check("invoice" in text and "operator" in text, f"... and the transcript, {len(record['transcript'])} lines")
     check(len(record["timings"]) >= len(wavs), f"... and the timings of {len(record['timings'])} turns")
     status, headers, audio = http_call(api, "GET", f"/api/v1/executions/{execution_id}/recording")
-    recording = DATA / "recording.wav"
+    recording = DATA / "recording.ogg"
     recording.write_bytes(audio)
     seconds, both = levels(recording)
     check(

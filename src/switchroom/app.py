@@ -24,6 +24,7 @@ from switchroom.net import Guard, GuardedClient
 from switchroom.queue import Feed, Queue
 from switchroom.realtime.signalling import SignalClient
 from switchroom.records import Executions
+from switchroom.records.audio_files import AudioFiles
 from switchroom.settings import Settings, is_loopback
 from switchroom.store import Blobs, Store
 from switchroom.webhook_feed import WebhookFeed
@@ -63,7 +64,7 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
             engine=engine,
             executions=executions,
             access=Access(store, settings.api_keys, allow_open=settings.allow_open or is_loopback(settings.host)),
-            blobs=blobs,
+            audio=AudioFiles(blobs, key=secrets_key),
             signals=SignalClient(store),
             guard=Guard(settings.outbound_allow),
             cc_hosts=Guard(settings.cc_hosts) if settings.cc_hosts else None,
@@ -73,6 +74,8 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
             max_bulk_lines=settings.max_bulk_lines,
             notify_secret=settings.notify_secret.get_secret_value() if settings.notify_secret else None,
             notify_open=settings.notify_open,
+            public_url=settings.public_url,
+            twilio_token=settings.twilio_auth_token.get_secret_value() if settings.twilio_auth_token else None,
         )
     )
     if not settings.api_keys:
@@ -80,7 +83,14 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
             "no API key is configured: requests are accepted without one until a key is created",
             extra={"host": settings.host},
         )
-    keeper = Housekeeping(store, queue, executions, call_hours=settings.call_hours, record_days=settings.record_days)
+    keeper = Housekeeping(
+        store,
+        queue,
+        executions,
+        call_hours=settings.call_hours,
+        record_days=settings.record_days,
+        recording_days=settings.recording_days,
+    )
     hooks = WebhookFeed(store, webhooks)
     dispatcher = Dispatcher(store, queue, flows, webhooks.endpoints, out)
 
@@ -126,7 +136,15 @@ async def run_media_role(settings: Settings, store: Store, stop: asyncio.Event, 
     models, out = Models(settings.providers), GuardedClient(settings.outbound_allow)
     engine = Engine(FlowStore(store), responder=models, variables=settings.variables, client=out)
     try:
-        await run_media(store, blobs=blobs, settings=media, stop=stop, on_ready=lambda: ready(""), engine=engine)
+        await run_media(
+            store,
+            blobs=blobs,
+            settings=media,
+            stop=stop,
+            on_ready=lambda: ready(""),
+            engine=engine,
+            recordings_key=settings.secrets_key.get_secret_value() if settings.secrets_key else None,
+        )
     finally:
         await models.close()
         await out.close()

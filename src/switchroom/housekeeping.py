@@ -27,13 +27,23 @@ class Housekeeping:
     """Ticks the queues of all flows, and makes sure that every call leaves a closed record."""
 
     def __init__(
-        self, store: Store, queue: Queue, executions: Executions, *, call_hours: int, record_days: int
+        self,
+        store: Store,
+        queue: Queue,
+        executions: Executions,
+        *,
+        call_hours: int,
+        record_days: int,
+        recording_days: int | None = None,
     ) -> None:
         self._store = store
         self._queue = queue
         self._executions = executions
         self._call_ms = call_hours * _HOUR_MS
         self._record_ms = record_days * 24 * _HOUR_MS
+        self._recording_ms = recording_days * 24 * _HOUR_MS if recording_days is not None else None
+        self._silent_before_ms = 0
+        """Records created before have no audio any more."""
         self._prune_at = 0.0
 
     async def run(self) -> None:
@@ -59,6 +69,12 @@ class Housekeeping:
             pruned = await self._executions.prune(now_ms - self._record_ms)
             if pruned:
                 log.info("old records removed", extra={"count": pruned})
+            if self._recording_ms is not None:
+                before_ms = now_ms - self._recording_ms
+                dropped = await self._executions.drop_recordings(self._silent_before_ms, before_ms)
+                self._silent_before_ms = before_ms
+                if dropped:
+                    log.info("old recordings removed", extra={"count": dropped})
 
     async def _close_records(self, flow_id: str) -> None:
         """Reads the flow's changes on from where records stand."""

@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     """0 takes a free one; the `ready` line says which."""
     public_url: str | None = None
     """Where others reach the API, when that is another address than `host` and `port` (a proxy in front of it):
-    offers to Unity clients name it."""
+    offers to Unity clients and the streams of telephone calls name it."""
     sidecar_host: str = "127.0.0.1"
     sidecar_port: int = Field(default=8091, ge=0, le=65535)
 
@@ -61,11 +61,15 @@ class Settings(BaseSettings):
     ingest_secret: SecretStr | None = None
     """What `X-Ingest-Secret` must hold on the sidecar."""
     secrets_key: SecretStr | None = None
-    """Encrypts the signing secrets of webhooks in the store; without it they stand there in clear."""
+    """Encrypts the signing secrets of webhooks in the store (without it they stand there in clear), and recordings if
+    `media.record_encrypted` is set."""
     notify_secret: SecretStr | None = Field(default=None, min_length=32)
     """What `X-Notify-Secret` must hold at the notify hub (`/ws`); without it the hub is off."""
     notify_open: bool = False
     """The notify hub asks for no secret. For development only."""
+    twilio_auth_token: SecretStr | None = None
+    """Of the Twilio account whose numbers lead here: requests at `/api/v1/twilio` must carry its signature (or an API
+    key)."""
     outbound_allow: Words = ()
     """Hosts and networks that are not public and may be called all the same (`ccBaseUrl`, `callbackUrl`, HTTP nodes and
     tools of flows)."""
@@ -89,6 +93,8 @@ class Settings(BaseSettings):
     """Lines that one bulk enqueue takes."""
     record_days: int = Field(default=30, ge=1)
     """Executions and recordings are removed after so many days."""
+    recording_days: int | None = Field(default=None, ge=1)
+    """The audio alone is removed after so many days, its record stays; none: it is kept as long as the record."""
     call_hours: int = Field(default=24, ge=1)
     """An ended call is told by `queue/status` for so many hours; its execution record stays longer."""
     drain_s: float = Field(default=30.0, ge=0)
@@ -113,7 +119,7 @@ class Settings(BaseSettings):
             raise ValueError("each key needs 16 characters or more")
         return value
 
-    @field_validator("ingest_secret", "secrets_key")
+    @field_validator("ingest_secret", "secrets_key", "twilio_auth_token")
     @classmethod
     def _not_blank(cls, value: SecretStr | None) -> SecretStr | None:
         return value if value is not None and value.get_secret_value() else None
@@ -135,6 +141,12 @@ class Settings(BaseSettings):
     def _replicas_somewhere(self) -> Self:
         if self.replicas_ack and self.store_url is None:
             raise ValueError("replicas_ack needs a store of yours (store_url): the embedded server has no replicas")
+        return self
+
+    @model_validator(mode="after")
+    def _recordings_key(self) -> Self:
+        if self.media.record_encrypted and self.secrets_key is None:
+            raise ValueError("media.record_encrypted needs secrets_key: recordings are encrypted under it")
         return self
 
     @model_validator(mode="after")

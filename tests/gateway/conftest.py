@@ -18,10 +18,12 @@ from switchroom.net import Guard, GuardedClient
 from switchroom.queue import Feed, Queue
 from switchroom.realtime.signalling import SignalClient
 from switchroom.records import Executions
+from switchroom.records.audio_files import AudioFiles
 from switchroom.store import Blobs, Store
 from switchroom.webhooks import Webhooks
 
 KEY = "a-key-from-the-settings"
+RECORDINGS_KEY = "the key of the recordings"
 
 MakeServices = Callable[..., Services]
 
@@ -42,7 +44,7 @@ def make_services(store: Store, data_dir: Path) -> MakeServices:
             engine=Engine(flows),
             executions=Executions(store, blobs),
             access=Access(store, configured, allow_open=True),
-            blobs=blobs,
+            audio=AudioFiles(blobs, key=RECORDINGS_KEY),
             signals=SignalClient(store),
             guard=Guard(),
             webhooks=Webhooks(store, GuardedClient()),

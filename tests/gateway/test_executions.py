@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient
 
+from switchroom.gateway.app import build_gateway
 from switchroom.gateway.services import Services
 from switchroom.records import Execution, ExecutionState, Recording, TurnTiming, Utterance
+from switchroom.records.audio_files import AudioFiles
 
 BASE = "/api/v1/executions"
+RECORDINGS_KEY = "the key of the recordings"
 
 
 def call_row(**members: Any) -> Execution:
@@ -55,7 +60,7 @@ async def test_a_call_is_shown_as_flowise_and_we_say_it(parts: Services, client:
     assert shown["form"] == {"ID": "+38641656457"} and shown["memory"] == {"crm": {"tier": "gold"}}
     assert shown["endReason"] == "completed" and shown["durationMs"] >= 0
     assert shown["transcript"] == [
-        {"role": "caller", "text": "Hello", "startMs": 0, "endMs": 800, "interrupted": False}
+        {"role": "caller", "text": "Hello", "startMs": 0, "endMs": 800, "interrupted": False, "words": []}
     ]
     assert shown["timings"][0]["firstAudioMs"] == 480.0
     assert shown["recording"] is None
@@ -166,24 +171,52 @@ async def test_ndjson_holds_every_match(parts: Services, client: TestClient) -> 
     assert [json.loads(line)["id"] for line in (await reply.text()).splitlines()] == [rows[449].id]
 
 
-async def test_a_recording_is_served_in_ranges(parts: Services, client: TestClient) -> None:
+async def recorded(parts: Services, *, sealed: bool, audio: bytes) -> tuple[Execution, Path]:
+    files = AudioFiles(parts.audio.blobs, key=RECORDINGS_KEY, seal=sealed)
     row = call_row()
-    name, path = await asyncio.to_thread(parts.blobs.new, "wav")
-    audio = bytes(range(256)) * 40
-    await asyncio.to_thread(path.write_bytes, audio)
-    row.recording = Recording(blob=name, format="wav", sample_rate=16000, channels=2, duration_ms=160, bytes=len(audio))
+    name, writer = await asyncio.to_thread(files.create, "ogg")
+    for at in range(0, len(audio), 3000):
+        await asyncio.to_thread(writer.append, audio[at : at + 3000])
+    await asyncio.to_thread(writer.close)
+    row.recording = Recording(blob=name, format="ogg", sample_rate=48000, channels=2, duration_ms=160, bytes=len(audio))
     await parts.executions.begin(row)
+    return row, files.blobs.path(name)
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+async def test_a_recording_is_served_in_ranges(parts: Services, client: TestClient, sealed: bool) -> None:
+    audio = bytes(range(256)) * 40
+    row, path = await recorded(parts, sealed=sealed, audio=audio)
+    assert (audio[:64] in await asyncio.to_thread(path.read_bytes)) is not sealed
     shown = await (await client.get(f"{BASE}/{row.id}")).json()
     assert "blob" not in shown["recording"] and shown["recording"]["bytes"] == len(audio)
-    reply = await client.get(shown["recording"]["url"])
-    assert (reply.status, reply.content_type, await reply.read()) == (200, "audio/wav", audio)
-    reply = await client.get(shown["recording"]["url"], headers={"Range": "bytes=100-299"})
-    assert (reply.status, await reply.read()) == (206, audio[100:300])
-    assert reply.headers["Content-Range"] == f"bytes 100-299/{len(audio)}"
+    url = shown["recording"]["url"]
+    whole = await client.get(url)
+    assert (whole.status, whole.content_type, await whole.read()) == (200, "audio/ogg", audio)
+    assert whole.headers["Accept-Ranges"] == "bytes" and whole.content_length == len(audio)
+    head = await client.head(url)
+    assert (head.status, head.headers["Content-Length"]) == (200, str(len(audio)))
+    for asked, start, end in (("100-299", 100, 300), ("2990-", 2990, len(audio)), ("-10", len(audio) - 10, len(audio))):
+        reply = await client.get(url, headers={"Range": f"bytes={asked}"})
+        assert (reply.status, await reply.read()) == (206, audio[start:end]), asked
+        assert reply.headers["Content-Range"] == f"bytes {start}-{end - 1}/{len(audio)}"
+    beyond = await client.get(url, headers={"Range": f"bytes={len(audio)}-"})
+    assert (beyond.status, beyond.headers["Content-Range"]) == (416, f"bytes */{len(audio)}")
+    if sealed:
+        other = await client.get(url, headers={"Range": "bytes=0-9", "If-Range": '"another"'})
+        assert (other.status, await other.read()) == (200, audio)
 
     await asyncio.to_thread(path.unlink)
-    reply = await client.get(shown["recording"]["url"])
+    reply = await client.get(url)
     assert (reply.status, (await reply.json())["code"]) == (404, "no_recording")
+
+
+async def test_a_sealed_recording_without_its_key(parts: Services, aiohttp_client: Any) -> None:
+    row, _ = await recorded(parts, sealed=True, audio=b"OggS" * 100)
+    keyless = dataclasses.replace(parts, audio=AudioFiles(parts.audio.blobs))
+    reply = await (await aiohttp_client(build_gateway(keyless))).get(f"{BASE}/{row.id}/recording")
+    problem = await reply.json()
+    assert (reply.status, problem["code"]) == (503, "recording_sealed") and "no key is set" in problem["detail"]
 
 
 async def test_transcripts(parts: Services, client: TestClient) -> None:

@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import sys
 import time
-import wave
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import pytest_asyncio
@@ -20,6 +20,7 @@ from switchroom.engine import FlowStore
 from switchroom.errors import Conflict, NotFound, SwitchroomError, Unavailable
 from switchroom.queue import EndReason, Feed, NewCall, Queue, Rules, State
 from switchroom.realtime import MediaSettings, SignalClient
+from switchroom.realtime.audio import RATE
 from switchroom.realtime.client import CallReport, place_call
 from switchroom.realtime.ears import SpeechParts
 from switchroom.realtime.worker import MediaWorker
@@ -140,9 +141,12 @@ async def house(
 
 
 def sides(path: Path) -> tuple[Any, Any, int]:
-    with wave.open(str(path), "rb") as wav:
-        data = np.frombuffer(wav.readframes(wav.getnframes()), dtype="<i2")
-        return data[0::2], data[1::2], wav.getframerate()
+    """A stereo file (a caller's WAV, the server's Ogg Opus) as both its sides and their rate."""
+    with av.open(str(path)) as container:
+        resampler = av.AudioResampler(format="s16p", layout="stereo", rate=RATE)
+        planes = [piece.to_ndarray() for frame in container.decode(audio=0) for piece in resampler.resample(frame)]
+    left, right = np.concatenate(planes, axis=1)
+    return left, right, RATE
 
 
 async def test_a_whole_call(house: House, data_dir: Path) -> None:

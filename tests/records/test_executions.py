@@ -7,6 +7,7 @@ import random
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -250,6 +251,29 @@ async def test_prune_keeps_what_is_young_or_runs(executions: Executions, blobs: 
     left, total = await executions.search(ExecutionFilter(), limit=50)
     assert ({one.id for one in left}, total) == ({one.id for one in (*running, young)}, 3)
     assert not path.exists()
+
+
+async def test_audio_may_go_before_its_record(executions: Executions, blobs: Blobs) -> None:
+    async def recorded(**members: Any) -> tuple[Execution, Path]:
+        name, path = await asyncio.to_thread(blobs.new, "ogg")
+        audio = Recording(blob=name, format="ogg", sample_rate=48000, channels=2, duration_ms=1, bytes=0)
+        one = row(recording=audio, **members)
+        await executions.begin(one)
+        return one, path
+
+    old, old_path = await recorded(created_ms=1000)
+    _, running_path = await recorded(created_ms=1001)
+    young, young_path = await recorded(created_ms=5000)
+    silent = row(created_ms=1002)
+    await executions.begin(silent)
+    for one in (old, young, silent):
+        await executions.finish(one, ExecutionState.FINISHED)
+    assert await executions.drop_recordings(0, 5000) == 1
+    assert await executions.drop_recordings(0, 5000) == 0
+    assert (old_path.exists(), running_path.exists(), young_path.exists()) == (False, True, True)
+    left = await executions.get(old.id)
+    assert left is not None and left.recording is None and left.state is ExecutionState.FINISHED
+    assert await executions.drop_recordings(5001, 9000) == 0  # what lies before is known to be silent
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switchroom.records import Execution, Utterance
+from switchroom.records import Execution, Utterance, Word
 from switchroom.records.transcript import to_json, to_markdown, to_vtt
 
 LINES = [
@@ -24,6 +24,17 @@ def test_vtt_cues_carry_place_voice_and_escaped_text() -> None:
         "\n2\n01:02:05.004 --> 01:02:05.005\n<v Caller>My invoice --&gt; &lt;b&gt;4 &amp; 17&lt;/b&gt; please\n"
     )
     assert reversed_lines[0] is LINES[1], "the caller's list is left as it is"
+
+
+def test_words_with_times_stand_in_their_cue() -> None:
+    words = (
+        Word(text="one", start_ms=1000, end_ms=1200),
+        Word(text="<two>", start_ms=1300, end_ms=1500),
+        Word(text="late", start_ms=9000, end_ms=9100),
+    )
+    line = Utterance(role="operator", text="one <two> late", start_ms=1000, end_ms=2000, words=words)
+    assert "<v Operator>one <00:00:01.300>&lt;two&gt; late\n" in to_vtt([line])
+    assert json.loads(to_json([line]))[0]["words"][1] == {"text": "<two>", "start_ms": 1300, "end_ms": 1500}
 
 
 _texts = st.text(max_size=60)
@@ -64,4 +75,5 @@ def test_markdown_shows_the_call_and_no_markup_of_a_speaker() -> None:
 def test_json_is_the_lines() -> None:
     assert json.loads(to_json(LINES))[0] == {
         "role": "agent", "text": "Hello, how can I help?", "start_ms": 120, "end_ms": 1900, "interrupted": False,
+        "words": [],
     }  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import Any
 
@@ -11,16 +10,23 @@ from aiohttp import hdrs, web
 
 from switchroom.access import Scope
 from switchroom.errors import BadInput, Fault, NotFound
+from switchroom.gateway.audio_reply import audio_reply
 from switchroom.gateway.operation import operation
 from switchroom.gateway.reply import bad_parameter, json_reply, query_int, query_time_ms, rfc3339
 from switchroom.gateway.services import services
 from switchroom.http_problems import read_json
-from switchroom.records import Execution, ExecutionFilter, ExecutionState, is_final
+from switchroom.records import Execution, ExecutionFilter, ExecutionState, Utterance, is_final
 from switchroom.records.transcript import to_json, to_markdown, to_vtt
 
 MAX_LIMIT = 1000
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _FLOW_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class WordView(msgspec.Struct, rename="camel"):
+    text: str
+    start_ms: int
+    end_ms: int
 
 
 class UtteranceView(msgspec.Struct, rename="camel"):
@@ -29,6 +35,7 @@ class UtteranceView(msgspec.Struct, rename="camel"):
     start_ms: int
     end_ms: int
     interrupted: bool
+    words: list[WordView]
 
 
 class TimingView(msgspec.Struct, rename="camel"):
@@ -172,20 +179,18 @@ async def delete_executions(request: web.Request) -> web.Response:
 
 
 @operation(
-    Scope.RECORDS_READ, "The recording; ranges are served", tag="executions", replies={200: "audio/wav"}, errors=(404,)
+    Scope.RECORDS_READ,
+    "The recording, Ogg Opus in stereo: left the caller, right the agent; ranges are served, also while the call runs",
+    tag="executions",
+    replies={200: "audio/ogg"},
+    errors=(404, 416, 503),
 )
 async def get_recording(request: web.Request) -> web.StreamResponse:
     execution = await _known(request)
     recording = execution.recording
     if recording is None:
         raise NotFound("This record has no recording.", code="no_recording")
-    path = services(request).blobs.path(recording.blob)
-    if not await asyncio.to_thread(path.is_file):
-        raise NotFound("The recording of this record is gone.", code="no_recording")
-    disposition = f'inline; filename="{execution.id}.{recording.format}"'
-    reply = web.FileResponse(path, headers={hdrs.CONTENT_DISPOSITION: disposition, hdrs.CACHE_CONTROL: "private"})
-    reply.content_type = f"audio/{recording.format}"
-    return reply
+    return await audio_reply(request, services(request).audio, recording, f"{execution.id}.{recording.format}")
 
 
 @operation(
@@ -232,9 +237,7 @@ def row_of(execution: Execution) -> ExecutionRow:
     row.end_reason = execution.end_reason or None
     if is_final(execution.state):
         row.duration_ms = max(0, execution.stopped_ms - execution.created_ms)
-    row.transcript = [
-        UtteranceView(one.role, one.text, one.start_ms, one.end_ms, one.interrupted) for one in execution.transcript
-    ]
+    row.transcript = [_utterance(one) for one in execution.transcript]
     row.timings = [
         TimingView(
             one.turn, one.endpoint_ms, one.transcript_ms, one.first_token_ms, one.first_audio_ms, one.interrupted
@@ -251,6 +254,11 @@ def row_of(execution: Execution) -> ExecutionRow:
             bytes=audio.bytes,
         )
     return row
+
+
+def _utterance(one: Utterance) -> UtteranceView:
+    words = [WordView(word.text, word.start_ms, word.end_ms) for word in one.words]
+    return UtteranceView(one.role, one.text, one.start_ms, one.end_ms, one.interrupted, words)
 
 
 def executed_data(execution: Execution) -> list[dict[str, Any]]:

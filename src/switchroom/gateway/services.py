@@ -10,7 +10,8 @@ from aiohttp import web
 from switchroom.access import Access, Principal
 from switchroom.errors import NotFound, Unauthorized
 from switchroom.records import Executions
-from switchroom.store import Blobs, Store
+from switchroom.records.audio_files import AudioFiles
+from switchroom.store import Store
 
 if TYPE_CHECKING:  # an API node that only answers HTTP loads neither media nor the engine through this file
     from switchroom.engine import Engine, Flow, FlowStore
@@ -31,7 +32,7 @@ class Services:
     engine: Engine
     executions: Executions
     access: Access
-    blobs: Blobs
+    audio: AudioFiles
     signals: SignalClient
     guard: Guard
     """Decides about URLs that a request names for later (`ccBaseUrl`, `callbackUrl`)."""
@@ -53,6 +54,10 @@ class Services:
     """What `X-Notify-Secret` must hold at the notify hub; none: the hub is off."""
     notify_open: bool = False
     """The notify hub asks for no secret: for development only."""
+    public_url: str | None = None
+    """Where others reach this server, when that is not where a request says that it came to."""
+    twilio_token: str | None = None
+    """The auth token that signs what Twilio asks; none: only API keys are taken there."""
     turn_timeout_s: float = 120.0
     session_ttl_s: int = 7 * 24 * 3600
     """How long a text conversation is kept after its last turn."""

@@ -26,7 +26,7 @@ from switchroom.realtime.recorder import Recorder
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.voice import Concluded, Transport, VoiceEngine
 from switchroom.records import Executions
-from switchroom.store import Blobs
+from switchroom.records.audio_files import AudioFiles
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class CallTools(msgspec.Struct, frozen=True, kw_only=True):
     queue: Queue
     feed: Feed
     executions: Executions
-    blobs: Blobs
+    audio: AudioFiles
     settings: MediaSettings
     owner: str
     make_engine: Callable[[Call, CallLog], Awaitable[VoiceEngine]]
@@ -305,7 +305,7 @@ class CallSession:
         self._playout.hold(None)
         self._log = CallLog(self._tools.executions, held, lambda event: self._leg.send_event(event))
         if self._tools.settings.record_calls:
-            self._recorder = await Recorder.open(self._tools.blobs, self._tools.settings.record_rate)
+            self._recorder = await Recorder.open(self._tools.audio, self._tools.settings.record_kbps)
             self._log.recording = self._recorder.so_far
         await self._log.begin()
         self._engine = await self._tools.make_engine(held.call, self._log)

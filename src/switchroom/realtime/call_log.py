@@ -96,6 +96,7 @@ class CallLog:
             start_ms=said.start_ms,
             end_ms=said.end_ms,
             interrupted=said.interrupted,
+            words=said.words,
         )
         # An interrupted answer is settled after the words that interrupted it: its place is where it began.
         bisect.insort(self.execution.transcript, line, key=lambda one: one.start_ms)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import time
+import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from switchroom.errors import SwitchroomError, TimedOut, Unavailable
 from switchroom.realtime.audio import FRAME, NOTHING, RATE, SILENCE, Framer, Samples, level_dbfs
 from switchroom.realtime.peer import close_peer, new_peer, prepare
-from switchroom.realtime.recorder import WavWriter
 from switchroom.realtime.report import CallReport, HeardTurn
 from switchroom.realtime.track import PacedTrack, mono_of
 
@@ -321,9 +321,11 @@ class Caller:
         stereo = np.empty(len(self._said) * FRAME * 2, dtype="<i2")
         stereo[0::2] = np.concatenate(self._said)
         stereo[1::2] = np.concatenate(self._heard)
-        writer = WavWriter(record, RATE)
-        writer.append(stereo.tobytes())
-        writer.close()
+        with wave.open(str(record), "wb") as wav:
+            wav.setnchannels(2)
+            wav.setsampwidth(2)
+            wav.setframerate(RATE)
+            wav.writeframes(stereo.tobytes())
 
 
 def _refused(status: int, body: str) -> SwitchroomError:

@@ -69,7 +69,12 @@ class MediaSettings(BaseModel):
     failure_text: str = "I am sorry, something went wrong on our side. Goodbye."
 
     record_calls: bool = True
-    record_rate: Literal[8000, 16000, 24000, 48000] = 16000
+    record_kbps: int = Field(default=64, ge=48, le=256)
+    """Ogg Opus, both sides together; 64 are 28 MB an hour. Below 48 each side would be heard on the other's channel."""
+    record_encrypted: bool = False
+    """Recordings are encrypted on disk, under the server's `secrets_key`."""
+    record_consent_text: str = ""
+    """Said to the caller before anything else where the call is recorded; it cannot be interrupted. Empty: nothing."""
     clause_timeout_s: float = Field(default=20.0, gt=0)
     """Deadline for one clause of the agent's voice."""
     speech_threads: int = Field(default=2, ge=1, le=16)

@@ -15,7 +15,7 @@ import msgspec
 from switchroom.engine.events import NodeFinished
 from switchroom.realtime.audio import Samples
 from switchroom.realtime.playout import Playout
-from switchroom.records.model import TurnTiming
+from switchroom.records.model import TurnTiming, Word
 
 
 class CallerSpeaking(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,12 +37,14 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     the moment the call went live.
     """
 
-    role: Literal["caller", "agent"]
+    role: Literal["caller", "agent", "operator"]
     text: str
     final: bool
     start_ms: int
     end_ms: int
     interrupted: bool = False
+    words: tuple[Word, ...] = ()
+    """Each with its times, where the recogniser tells them apart."""
 
 
 class TurnDone(msgspec.Struct, frozen=True, kw_only=True):

@@ -34,6 +34,7 @@ from switchroom.realtime.signalling import SignalServer
 from switchroom.realtime.voice import Transport, VoiceEngine
 from switchroom.realtime.webrtc import WebRtcLeg
 from switchroom.records import Executions
+from switchroom.records.audio_files import AudioFiles
 from switchroom.store import Blobs, Store, keys
 
 log = logging.getLogger(__name__)
@@ -52,16 +53,19 @@ async def run_media(
     stop: asyncio.Event,
     on_ready: Callable[[], None] | None = None,
     engine: Engine | None = None,
+    recordings_key: str | None = None,
 ) -> None:
     """One media process until `stop` is set and its calls have ended or were handed back. `engine` runs the flows; by
-    default one whose only responder is the embedded one.
+    default one whose only responder is the embedded one. `recordings_key` is for `settings.record_encrypted`.
 
     `on_ready` is called once API nodes can find it. Raises `Unavailable` when a speech model of the local engine is not
     installed; the others need none.
     """
     parts = await SpeechParts.load(settings) if settings.engine == "local" else None
     feed = Feed(store)
-    process = MediaWorker(store, blobs=blobs, settings=settings, parts=parts, feed=feed, engine=engine)
+    process = MediaWorker(
+        store, blobs=blobs, settings=settings, parts=parts, feed=feed, engine=engine, recordings_key=recordings_key
+    )
     try:
         await process.run(stop, on_ready)
     finally:
@@ -90,6 +94,7 @@ class MediaWorker:
         parts: SpeechParts | None,
         feed: Feed,
         engine: Engine | None = None,
+        recordings_key: str | None = None,
     ) -> None:
         self.id = uuid.uuid4().hex
         self._store = store
@@ -105,7 +110,7 @@ class MediaWorker:
             queue=self._queue,
             feed=feed,
             executions=Executions(store, blobs),
-            blobs=blobs,
+            audio=AudioFiles(blobs, key=recordings_key, seal=settings.record_encrypted),
             settings=settings,
             owner=registry.owner_name(self.id),
             make_engine=self._make_engine,

@@ -7,6 +7,7 @@ from switchroom.records.model import (
     Recording,
     TurnTiming,
     Utterance,
+    Word,
     is_final,
     state_of_end,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "Recording",
     "TurnTiming",
     "Utterance",
+    "Word",
     "is_final",
     "state_of_end",
 ]

@@ -207,6 +207,19 @@ class Executions:
                 offset += len(ids) - gone
         return pruned
 
+    async def drop_recordings(self, after_ms: int, before_ms: int) -> int:
+        """Delete the audio of rows created from `after_ms` to before `before_ms` (Unix); the rows stay. How many had
+        some."""
+        dropped = 0
+        wanted = ExecutionFilter(start_ms=after_ms, end_ms=before_ms - 1)
+        async for row in self.export(wanted):
+            if row.recording is None or row.state is ExecutionState.INPROGRESS:
+                continue
+            await asyncio.to_thread(self._blobs.delete, row.recording.blob)
+            await self._store.call("HDEL", keys.execution(row.flow_id, row.id), "recording")
+            dropped += 1
+        return dropped
+
     async def _write(self, row: Execution, *, create: bool = False) -> bool:
         recording, row.recording = row.recording, None
         try:

@@ -44,14 +44,24 @@ def state_of_end(end_reason: str) -> ExecutionState:
     return _STATE_OF_END.get(end_reason, ExecutionState.ERROR)
 
 
-class Utterance(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of the transcript: what was heard, with its place in the recording (milliseconds from its start)."""
+class Word(msgspec.Struct, frozen=True, kw_only=True):
+    """One word of an utterance, with its place in the recording (milliseconds from its start)."""
 
-    role: Literal["caller", "agent"]
+    text: str
+    start_ms: int
+    end_ms: int
+
+
+class Utterance(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the transcript: what was heard, with its place in the recording (milliseconds from its start). `words`
+    is empty where the recogniser does not tell them apart."""
+
+    role: Literal["caller", "agent", "operator"]
     text: str
     start_ms: int
     end_ms: int
     interrupted: bool = False
+    words: tuple[Word, ...] = ()
 
 
 class TurnTiming(msgspec.Struct, frozen=True, kw_only=True):

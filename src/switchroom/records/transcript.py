@@ -12,17 +12,18 @@ import msgspec
 
 from switchroom.records.model import Execution, Utterance
 
-_SPEAKERS = {"caller": "Caller", "agent": "Agent"}
+_SPEAKERS = {"caller": "Caller", "agent": "Agent", "operator": "Operator"}
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~])")
 
 
 def to_vtt(lines: Sequence[Utterance]) -> str:
-    """WebVTT with one cue a line, in the order of their starts, voices named `Caller` and `Agent`."""
+    """WebVTT with one cue a line, in the order of their starts, voices named `Caller`, `Agent` and `Operator`. Where
+    words have times, each carries its own, so that a player lights them up one by one."""
     parts = ["WEBVTT\n"]
     for number, line in enumerate(sorted(lines, key=lambda one: one.start_ms), 1):
         # A cue must end after it starts, and its text has no blank line and no "-->".
         end_ms = max(line.end_ms, line.start_ms + 1)
-        text = " ".join(line.text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        text = _timed(line, end_ms) if line.words else _cue_text(line.text)
         speaker = _SPEAKERS[line.role]
         parts.append(f"\n{number}\n{_clock(line.start_ms)} --> {_clock(end_ms)}\n<v {speaker}>{text}\n")
     return "".join(parts)
@@ -45,8 +46,24 @@ def to_markdown(execution: Execution) -> str:
 
 
 def to_json(lines: Sequence[Utterance]) -> bytes:
-    """A JSON array of `{role, text, start_ms, end_ms, interrupted}`."""
+    """A JSON array of `{role, text, start_ms, end_ms, interrupted, words: [{text, start_ms, end_ms}]}`."""
     return msgspec.json.encode(list(lines))
+
+
+def _cue_text(text: str) -> str:
+    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _timed(line: Utterance, end_ms: int) -> str:
+    """The words behind their timestamps, which must grow and lie inside the cue (WebVTT §4.1)."""
+    parts, last = [], line.start_ms
+    for word in line.words:
+        if last < word.start_ms < end_ms:
+            parts.append(f"<{_clock(word.start_ms)}>{_cue_text(word.text)}")
+            last = word.start_ms
+        else:
+            parts.append(_cue_text(word.text))
+    return " ".join(parts)
 
 
 def _clock(at_ms: int) -> str:
