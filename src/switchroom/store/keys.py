@@ -194,9 +194,14 @@ def crawl_jobs() -> str:
 
 
 def crawl(job_id: str, part: str) -> str:
-    """A part of one job: `job` (string), `queue` `taken` `walled` (sorted sets of URLs), `seen` `pages` `stats`
-    (hashes), `events` (stream)."""
+    """A part of one job: `job` `discover` (strings), `queue` `walled` `runners` (sorted sets), `taken` `seen` `pages`
+    `stats` `tries` (hashes), `finals` `closed` (sets), `events` (stream)."""
     return f"sr:{{crawl-{job_id}}}:{part}"
+
+
+def crawl_host(host: str, part: str) -> str:
+    """What all processes that crawl a host share: `users` `tokens` (sorted sets), `next` (string: Unix ms)."""
+    return f"sr:{{host-{host}}}:{part}"
 
 
 def crawl_site(host: str) -> str:
