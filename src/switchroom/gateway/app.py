@@ -30,6 +30,7 @@ from switchroom.gateway import (
     queue,
     queue_events,
     queue_figures,
+    twilio,
     versions,
     webhooks,
 )
@@ -66,8 +67,10 @@ def build_gateway(parts: Services) -> web.Application:
     app.on_shutdown.append(_close_hub)
     install_origins(app)
     install_passage(app)
+    twilio.install_twilio(app)
+    twilio.install_twilio(app)
     app.cleanup_ctx.append(_background)
-    voice = (queue, queue_events, holding, kiosk, queue_figures, bulk, calls, webhooks)
+    voice = (queue, queue_events, holding, kiosk, queue_figures, bulk, calls, twilio, webhooks)
     for dialect in (
         *voice,
         compact,

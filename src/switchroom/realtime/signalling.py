@@ -51,15 +51,31 @@ class SignalClient:
         """
         if len(sdp) > _MAX_SDP:
             raise Conflict("the SDP offer is too long", code="bad_sdp")
+        carrier = await self.carrier(flow_id, task_id)
+        reply = await self._ask(carrier.id, "offer", flow_id=flow_id, task_id=task_id, sdp=sdp)
+        return Answer(reply.call_id, reply.sdp)
+
+    async def carrier(self, flow_id: str, task_id: str) -> MediaProcess:
+        """The media process to which a caller of this call goes: the one that holds it, else the emptiest.
+
+        Raises `NotFound` for an unknown task, `Conflict` for one that has ended or that somebody else holds,
+        `Unavailable` (with `retry_after_s`) without a media process that has room.
+        """
         call = await self._queue.get(flow_id, task_id)
         if call is None:
             raise NotFound(f"no call {task_id} in this flow", code="unknown_task")
         if call.state in (State.WRAPUP, State.ENDED):
             reason = call.end_reason.value if call.end_reason else "over"
             raise Conflict(f"the call has ended: {reason}", code="call_ended", extra={"endReason": reason})
-        process_id = await self._carrier(call.owner if call.state in (State.OFFERED, State.LIVE) else "")
-        reply = await self._ask(process_id, "offer", flow_id=flow_id, task_id=task_id, sdp=sdp)
-        return Answer(reply.call_id, reply.sdp)
+        if call.state in (State.OFFERED, State.LIVE):
+            holder = registry.process_of(call.owner)
+            if holder is None:
+                raise Conflict("the call is held by somebody else", code="call_held")
+            process = await registry.look_up(self._store, holder)
+            if process is not None:
+                return process
+            # It died. Its lease runs out within seconds: the leg waits for that at another process.
+        return await self.emptiest()
 
     async def hang_up(self, call_id: str) -> None:
         """End a leg by its caller's wish. A leg that has ended already is no error; an unknown one is `NotFound`."""
@@ -83,17 +99,6 @@ class SignalClient:
         if not free:
             raise Unavailable("all media processes are full", code="media_full", retry_after_s=5)
         return min(free, key=lambda process: (process.legs / process.max_legs, process.loop_lag_ms))
-
-    async def _carrier(self, owner: str) -> str:
-        """The process that holds the call already, else the emptiest one."""
-        if owner:
-            holder = registry.process_of(owner)
-            if holder is None:
-                raise Conflict("the call is held by somebody else", code="call_held")
-            if await registry.look_up(self._store, holder) is not None:
-                return holder
-            # It died. Its lease runs out within seconds: the leg waits for that at another process.
-        return (await self.emptiest()).id
 
     async def _ask(
         self, process_id: str, kind: str, *, flow_id: str = "", task_id: str = "", call_id: str = "", sdp: str = ""
