@@ -68,7 +68,6 @@ def build_gateway(parts: Services) -> web.Application:
     install_origins(app)
     install_passage(app)
     twilio.install_twilio(app)
-    twilio.install_twilio(app)
     app.cleanup_ctx.append(_background)
     voice = (queue, queue_events, holding, kiosk, queue_figures, bulk, calls, twilio, webhooks)
     for dialect in (
