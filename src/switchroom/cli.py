@@ -16,8 +16,9 @@ import typer
 from switchroom import __version__
 from switchroom.cli_bulk import enqueue_bulk_command
 from switchroom.cli_call import call_command
+from switchroom.cli_compact import compact_command
 from switchroom.cli_crawl import cookies_app, crawl_command
-from switchroom.cli_flow import compact_command, executions_app, flow_app
+from switchroom.cli_flow import executions_app, flow_app
 from switchroom.cli_http import (
     DEFAULT_SERVER,
     EXIT_REFUSED,

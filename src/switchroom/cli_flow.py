@@ -1,10 +1,10 @@
-"""Commands over flows, compact graphs and records: `flow`, `compact`, `executions`."""
+"""Commands over flows and records: `flow`, `executions`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import msgspec
@@ -13,7 +13,6 @@ from rich.table import Column, Table
 
 from switchroom.cli_http import (
     DEFAULT_SERVER,
-    EXIT_REFUSED,
     Client,
     JsonOption,
     KeyOption,
@@ -22,8 +21,8 @@ from switchroom.cli_http import (
     print_json,
     show_table,
 )
-from switchroom.compact import compact_canvas, content_hash, from_json, to_json, to_mermaid, to_msgpack
-from switchroom.errors import BadInput, SwitchroomError
+from switchroom.compact import from_json, to_mermaid
+from switchroom.errors import BadInput
 
 flow_app = typer.Typer(help="Import, list, show and export flows.", no_args_is_help=True)
 executions_app = typer.Typer(help="Read the records of turns and calls.", no_args_is_help=True)
@@ -44,7 +43,7 @@ def import_flow(
 ) -> None:
     """Import a flow; prints its ID alone."""
     with plain_errors():
-        body = _import_body(_read(file), flow_id, name or None)
+        body = _import_body(read_canvas(str(file), file.read_bytes()), flow_id, name or None)
         if body.get("name") is None and flow_id is None:
             body["name"] = file.stem
         reply = Client(server, api_key).call("POST", "/api/v1/chatflows", body=body).json()
@@ -93,60 +92,6 @@ def export_flow(flow_id: IdArgument, server: ServerOption = DEFAULT_SERVER, api_
     with plain_errors():
         flow = Client(server, api_key).call("GET", f"/api/v1/chatflows/{quote(flow_id, safe='')}").json()
     sys.stdout.write(msgspec.json.format(flow["flowData"], indent=2) + "\n")
-
-
-def compact_command(
-    files: Annotated[
-        list[Path] | None, typer.Argument(help="Canvases (JSON); read offline.", exists=True, dir_okay=False)
-    ] = None,
-    format: Annotated[Literal["json", "msgpack", "mermaid"], typer.Option("--format", help="Of the graph.")] = "json",
-    flow_id: Annotated[str | None, typer.Option("--flow", help="A stored flow of the server instead.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Write the graph to this file.", dir_okay=False)] = None,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print only the sizes, as JSON.")] = False,
-) -> None:
-    """Print the compact graph of canvases, and its size beside theirs.
-
-    The graph goes to standard output, the sizes to standard error.
-    """
-    paths = files or []
-    if bool(paths) == bool(flow_id):
-        raise typer.BadParameter("give either FILE… or --flow ID")
-    if out is not None and len(paths) > 1:
-        raise typer.BadParameter("--out takes the graph of one canvas", param_hint="--out")
-    if format == "msgpack" and out is None and not as_json and sys.stdout.isatty():
-        raise typer.BadParameter("MessagePack is binary: name a file with --out", param_hint="--format")
-    canvases: list[tuple[str, bytes]] = []
-    with plain_errors():
-        if flow_id:
-            path = f"/api/v1/chatflows/{quote(flow_id, safe='')}"
-            canvases.append((flow_id, Client(server, api_key).call("GET", path).json()["flowData"].encode()))
-        else:
-            canvases += [(str(path), path.read_bytes()) for path in paths]
-    sizes: list[dict[str, Any]] = []
-    failed = False
-    for name, data in canvases:
-        try:
-            size, graph = _compact(name, data, format)
-        except SwitchroomError as error:
-            failed = True
-            print(f"error: {name}: {error.detail}", file=sys.stderr)
-            for fault in error.faults:
-                print(f"  {fault.pointer or '/'}: {fault.detail}", file=sys.stderr)
-            continue
-        sizes.append(size)
-        if out is not None:
-            out.write_bytes(graph)
-        elif not as_json:
-            sys.stdout.buffer.write(graph + (b"" if format == "msgpack" else b"\n"))
-            sys.stdout.flush()
-    if as_json:
-        print_json(sizes)
-    else:
-        _show_sizes(sizes)
-    if failed:
-        raise typer.Exit(EXIT_REFUSED)
 
 
 @executions_app.command("list", epilog="Example: switchroom executions list --state FINISHED --limit 20")
@@ -211,11 +156,8 @@ def show_execution(
         print(f"  {line['startMs'] / 1000:8.1f} s  {line['role']:6}  {line['text']}{cut}")
 
 
-def _read(file: Path) -> dict[str, Any]:
-    return _canvas(str(file), file.read_bytes())
-
-
-def _canvas(name: str, data: bytes) -> dict[str, Any]:
+def read_canvas(name: str, data: bytes) -> dict[str, Any]:
+    """The JSON object in a file's bytes; `name` is what to call it. Raises BadInput."""
     try:
         canvas = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -237,33 +179,3 @@ def _import_body(canvas: dict[str, Any], flow_id: str | None, name: str | None) 
     if canvas.get("type") in ("REALTIME", "AGENTFLOW"):
         body["type"] = canvas["type"]
     return {key: value for key, value in body.items() if value is not None}
-
-
-def _compact(name: str, data: bytes, format: str) -> tuple[dict[str, Any], bytes]:
-    canvas = _canvas(name, data)
-    graph = compact_canvas(canvas)
-    as_json, minified = to_json(graph), len(msgspec.json.encode(canvas))
-    size = {
-        "name": name,
-        "nodes": len(graph.nodes),
-        "canvasBytes": len(data),
-        "minifiedBytes": minified,
-        "compactBytes": len(as_json),
-        "msgpackBytes": len(to_msgpack(graph)),
-        "ratio": round(len(as_json) / max(1, len(data)), 4),
-        "ratioMinified": round(len(as_json) / max(1, minified), 4),
-        "hash": content_hash(graph),
-    }
-    if format == "json":
-        return size, as_json
-    return size, to_msgpack(graph) if format == "msgpack" else to_mermaid(graph).encode()
-
-
-def _show_sizes(sizes: list[dict[str, Any]]) -> None:
-    for size in sizes:
-        print(
-            f"{size['name']}: {size['canvasBytes']:,} bytes on the canvas ({size['minifiedBytes']:,} minified), "
-            f"{size['compactBytes']:,} compact = {size['ratio']:.1%} ({size['ratioMinified']:.1%} of minified), "
-            f"{size['msgpackBytes']:,} as MessagePack, {size['nodes']} nodes, {size['hash']}",
-            file=sys.stderr,
-        )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import json
-import random
 import statistics
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from switchroom import compact
 from switchroom.compact.palette import REALTIME
@@ -33,24 +34,49 @@ def test_expanding_gives_the_same_graph_back(path: Path) -> None:
     assert compact.from_msgpack(compact.to_msgpack(graph)) == graph
 
 
+@settings(max_examples=3, deadline=None)
+@given(random=st.randoms(use_true_random=False))
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
-def test_the_hash_is_of_what_runs_only(path: Path) -> None:
+def test_the_hash_is_of_what_runs_only(path: Path, random: Random) -> None:
     canvas = load(path)
     known = compact.content_hash(compact.read_canvas(canvas))
-    moved = copy.deepcopy(canvas)
-    shuffle = random.Random(7).shuffle
-    shuffle(moved["nodes"])
-    shuffle(moved["edges"])
+    for node in canvas["nodes"]:
+        node["data"]["inputParams"] = []
+    moved = _reordered(canvas, random)
     for index, edge in enumerate(moved["edges"]):
         edge["id"] = f"renamed-{index}"
     for node in moved["nodes"]:
-        node["position"] = {"x": 1, "y": 2}
-        node["data"]["color"] = "#000000"
-        node["data"]["inputParams"] = []
-        node["selected"] = True
-    assert compact.content_hash(compact.read_canvas(moved)) == known
+        node["position"] = {"x": random.random(), "y": random.randrange(-9, 9)}
+        node["selected"] = random.random() < 0.5
+        node["data"] |= {"color": "#000000", "description": "another", "outputAnchors": []}
+    moved["viewport"] = {"x": 1, "zoom": 2}
+    graph = compact.read_canvas(moved)
+    assert graph.hash == known
+    assert (
+        compact.from_json(compact.to_json(graph)).hash == compact.from_msgpack(compact.to_msgpack(graph)).hash == known
+    )
     moved["edges"].pop()
     assert compact.content_hash(compact.read_canvas(moved)) != known
+
+
+def _reordered(value: Any, random: Random) -> Any:
+    """The same canvas: nodes and edges in another order, and the members of every object."""
+    if isinstance(value, dict):
+        keys = random.sample(list(value), len(value))
+        copied = {key: _reordered(value[key], random) for key in keys}
+        for key in {"nodes", "edges"} & copied.keys():
+            random.shuffle(copied[key])
+        return copied
+    return [_reordered(item, random) for item in value] if isinstance(value, list) else value
+
+
+def test_a_number_is_one_number_however_it_is_written() -> None:
+    def graph(version: object, window: object) -> compact.CompactGraph:
+        data = {"name": "agentAgentflow", "version": version, "inputs": {"agentMemoryWindowSize": window}}
+        return compact.read_canvas({"nodes": [{"id": "a", "data": data}]})
+
+    assert graph(2, 7).hash == graph(2.0, 7.0).hash == compact.from_json(compact.to_json(graph(2, 7))).hash
+    assert graph(2, 7).hash != graph(2, True).hash
 
 
 def test_a_changed_prompt_changes_the_hash() -> None:

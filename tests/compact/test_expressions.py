@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Any
 
@@ -98,6 +99,8 @@ async def test_a_caller_cannot_inject(said: str, source: str, sandbox: Sandbox) 
         "(function f(){ f() })()",
         "await new Promise(() => {})",
         "[].concat(new Array(1e8)).join('xxxxxx')",
+        "(function deep(n){ return n ? [deep(n - 1)] : 0 })(1e6)",
+        "await (async () => { while(true) await 0 })()",
     ],
 )
 async def test_a_bomb_ends_in_an_error_and_the_loop_goes_on(bomb: str, sandbox: Sandbox) -> None:
@@ -117,9 +120,33 @@ async def test_a_bomb_ends_in_an_error_and_the_loop_goes_on(bomb: str, sandbox: 
     took = time.perf_counter() - started
     done.set()
     await watcher
-    # 250 ms is the promise on a free core; a shared machine may give its own pauses on top.
-    assert took < 0.25 + worst + 0.25
+    # 250 ms is the promise on a free core with a worker at hand; a shared machine may give its own pauses on top.
+    assert took < 0.25 + worst + 0.5
     assert worst < 0.2
+
+
+async def test_scripts_that_never_end_take_no_thread_with_them(sandbox: Sandbox) -> None:
+    """A native function of the engine that never looks at its clock ends with its worker: after more of them
+    than there are workers the next script runs."""
+    await sandbox.call("return 1", {})
+    quick = Sandbox(Limits(wall_s=0.02))
+    for _ in range(2):
+        bombs = (quick.call("return [].concat(new Array(1e8)).join('xxxxxx')", {}) for _ in range(3))
+        outcomes = await asyncio.gather(*bombs, return_exceptions=True)
+        assert all(isinstance(outcome, ScriptError) for outcome in outcomes)
+    assert sum(thread.name == "flow-js" for thread in threading.enumerate()) <= 4
+    assert await sandbox.call("return 2", {}) == 2
+
+
+async def test_a_cancelled_script_is_not_waited_for(sandbox: Sandbox) -> None:
+    await sandbox.call("return 1", {})
+    task = asyncio.create_task(sandbox.call("while(true){}", {}))
+    await asyncio.sleep(0.02)
+    started = time.perf_counter()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert time.perf_counter() - started < 0.1
 
 
 @pytest.mark.parametrize(
@@ -139,23 +166,6 @@ async def test_one_script_leaves_nothing_for_the_next(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("source", ['"${$question}" === ', "a b", "if (", "'open", "}{"])
 def test_what_does_not_parse(source: str) -> None:
     assert fault_of(source)
-
-
-async def test_scripts_that_never_end_are_counted_and_then_refused() -> None:
-    sandbox = Sandbox(Limits(cpu_s=0.4, wall_s=0.02))
-    sandbox.MAX_STUCK = 2
-    for _ in range(2):
-        with pytest.raises(ScriptError, match="longer"):
-            await sandbox.call("while(true){}", {})
-    assert sandbox.stuck == 2
-    with pytest.raises(ScriptError) as caught:
-        await sandbox.call("return 1", {})
-    assert caught.value.code == "scripts_stuck"
-    async with asyncio.timeout(10):
-        while sandbox.stuck:
-            await asyncio.sleep(0.05)
-    sandbox.limits = Limits()
-    assert await sandbox.call("return 1", {}) == 1
 
 
 async def test_many_scripts_at_once(sandbox: Sandbox) -> None:

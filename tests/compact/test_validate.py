@@ -295,7 +295,7 @@ JUNK = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_any_damage_is_answered_with_our_errors(data: st.DataObject) -> None:
     body = copy.deepcopy(SOUND)

@@ -14,7 +14,8 @@ from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
-from switchroom.cli_flow import compact_command, executions_app, flow_app
+from switchroom.cli_compact import compact_command
+from switchroom.cli_flow import executions_app, flow_app
 from switchroom.cli_keys import keys_app
 from switchroom.compact import compact_canvas, content_hash, from_json, from_msgpack
 from switchroom.gateway.app import build_gateway
@@ -146,6 +147,46 @@ def test_compact_offline(canvas_file: Path, echo_canvas: dict[str, Any], data_di
 @pytest.mark.parametrize("words", [[], ["x.json", "--flow", "y"], ["--format", "yaml", "--flow", "y"]])
 def test_compact_asked_wrongly(words: list[str], canvas_file: Path) -> None:
     assert invoke("compact", *(str(canvas_file) if word == "x.json" else word for word in words)).exit_code == 2
+
+
+def test_compact_warns_and_refuses_with_places(data_dir: Path, echo_canvas: dict[str, Any]) -> None:
+    echo_canvas["nodes"][1]["data"]["inputs"]["directReplyMessage"] = "{{ nobody.output }}"
+    path = data_dir / "odd.json"
+    path.write_text(json.dumps(echo_canvas))
+    done = invoke("compact", str(path), "--format", "svg")
+    assert done.exit_code == 0 and done.stdout.startswith("<svg ")
+    assert "warning:" in done.stderr and "/nodes/1: " in done.stderr and "`nobody`" in done.stderr
+    (size,) = json.loads(invoke("compact", str(path), "--json").stdout)
+    assert [one["pointer"] for one in size["warnings"]] == ["/nodes/1"]
+    path.write_text('{"nodes": []}')
+    done = invoke("compact", str(path))
+    assert (done.exit_code, done.stdout) == (1, "") and "/nodes: " in done.stderr
+
+
+def test_diff_of_canvases_and_graphs(canvas_file: Path, echo_canvas: dict[str, Any], data_dir: Path) -> None:
+    graph = data_dir / "graph.json"
+    assert invoke("compact", str(canvas_file), "--out", str(graph)).exit_code == 0
+    same = invoke("compact", "--diff", str(canvas_file), str(graph))
+    assert (same.exit_code, same.stdout) == (0, ""), same.output
+    echo_canvas["nodes"][1]["data"]["inputs"]["directReplyMessage"] = "Something else"
+    other = data_dir / "other.json"
+    other.write_text(json.dumps(echo_canvas))
+    done = invoke("compact", "--diff", str(graph), str(other))
+    assert done.exit_code == 1 and "message: " in done.stdout and "-> Something else" in done.stdout
+    (change,) = json.loads(invoke("compact", "--diff", str(graph), str(other), "--json").stdout)
+    assert (change["change"], change["field"], change["to"]) == ("changed", "message", "Something else")
+    other.write_text("{")
+    assert invoke("compact", "--diff", str(graph), str(other)).exit_code == 2
+    assert invoke("compact", "--diff", str(graph)).exit_code == 2
+
+
+async def test_diff_with_what_is_stored(run: Run, canvas_file: Path, echo_canvas: dict[str, Any]) -> None:
+    await run("flow", "import", str(canvas_file), "--id", "echo")
+    assert (await run("compact", "--diff", "--flow", "echo", str(canvas_file))).exit_code == 0
+    echo_canvas["nodes"][1]["data"]["label"] = "Renamed"
+    canvas_file.write_text(json.dumps(echo_canvas))
+    done = await run("compact", "--diff", "--flow", "echo", str(canvas_file))
+    assert done.exit_code == 1 and "label: " in done.stdout and "-> Renamed" in done.stdout
 
 
 async def test_compact_of_a_stored_flow(run: Run, canvas_file: Path, echo_canvas: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Every canvas dialect is read into one compact graph: the form that runs, is exported and is hashed."""
 
+from switchroom.compact.diff import Change, compare
 from switchroom.compact.mermaid import to_mermaid
 from switchroom.compact.model import (
     CompactGraph,
@@ -12,14 +13,17 @@ from switchroom.compact.model import (
     to_msgpack,
 )
 from switchroom.compact.reader import read_canvas
+from switchroom.compact.svg import to_svg
 from switchroom.compact.validate import Finding, compact_canvas, validate
 from switchroom.compact.writer import expand
 
 __all__ = [
+    "Change",
     "CompactGraph",
     "Finding",
     "Node",
     "compact_canvas",
+    "compare",
     "content_hash",
     "expand",
     "from_json",
@@ -29,5 +33,6 @@ __all__ = [
     "to_json",
     "to_mermaid",
     "to_msgpack",
+    "to_svg",
     "validate",
 ]

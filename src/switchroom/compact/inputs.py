@@ -97,10 +97,15 @@ def opaque(value: Any) -> Any:
 
 
 def scalar(value: Any) -> Any:
-    """A number as JSON and MessagePack can hold it: JavaScript's own beyond 64 bits, none if it is not finite."""
+    """A number as JSON and MessagePack can hold it, and as JavaScript, which has one kind of number, would write it:
+    `1` for 1.0, a floating one beyond 64 bits, none if it is not finite."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return int(value) if value.is_integer() and abs(value) <= 2**53 else value
     if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63:
-        value = float(value) if abs(value) < 10**300 else math.inf
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return scalar(float(value)) if abs(value) < 10**300 else None
+    return value
 
 
 def _empty(value: object) -> bool:

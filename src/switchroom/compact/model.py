@@ -43,7 +43,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict=T
     id: str = msgspec.field(name="i")
     kind: str = msgspec.field(name="t")
     label: str = msgspec.field(name="l", default="")
-    version: float | str | None = msgspec.field(name="v", default=None)
+    version: int | float | str | None = msgspec.field(name="v", default=None)
     parent: str | None = msgspec.field(name="p", default=None)
     inputs: dict[str, Any] = msgspec.field(name="x", default_factory=dict)
 

@@ -1,7 +1,8 @@
 """Runs a flow's JavaScript in QuickJS: no file, no network, no clock but `Date`, under limits of time and memory.
 
-Each evaluation has its own context in a thread of its own. The engine's own limit counts CPU time; a wall-clock
-limit above it holds also where a native function of the engine does not look at its clock.
+Each evaluation has its own context, in a worker process (`script_pool`) that is killed where a script does not end. The
+engine's own limit counts CPU time; the wall-clock limit above it holds also where a native function of the engine does
+not look at its clock.
 """
 
 from __future__ import annotations
@@ -9,19 +10,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 import quickjs
 
+from switchroom.compact.script_pool import Job, pool
 from switchroom.errors import SwitchroomError
 
 __all__ = ["Limits", "Sandbox", "ScriptError", "modules_of"]
 
 _NAME_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_$")
 _MAX_RESULT = 1 << 20
+_QUEUE_S = 5.0
+"""How long a script waits for a worker before it is refused."""
 _REQUIRE = re.compile(r"""\brequire\(\s*["'`]([^"'`\s]{1,100})["'`]\s*\)""")
 
 
@@ -34,7 +37,7 @@ class ScriptError(SwitchroomError):
 
 
 class Limits(NamedTuple):
-    """`cpu_s` seconds of CPU, `wall_s` seconds of waiting (a queued script waits too), `memory` bytes."""
+    """`cpu_s` seconds of CPU and `wall_s` seconds in all, once it runs; `memory` and `stack` in bytes."""
 
     cpu_s: float = 0.2
     wall_s: float = 0.24
@@ -43,93 +46,60 @@ class Limits(NamedTuple):
 
 
 class Sandbox:
-    """Runs scripts, `threads` of them at a time, each in a thread of its own.
+    """Runs scripts. The workers are this process's, whatever sandbox they work for."""
 
-    A native function of the engine can run on past every limit without looking at its clock (joining a sparse array of
-    a hundred million items). Such a thread is left behind, daemonic, and counted: beyond `MAX_STUCK` new scripts are
-    refused until one ends.
-    """
-
-    MAX_STUCK = 16
-
-    def __init__(self, limits: Limits | None = None, *, threads: int = 4) -> None:
+    def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self.stuck = 0
-        self._slots = asyncio.Semaphore(threads)
+
+    def warm(self) -> None:
+        """Has a worker come up, so that the first script does not wait for it."""
+        pool.warm()
 
     async def call(self, body: str, bound: Mapping[str, Any]) -> Any:
-        """Runs `body` as the body of a function whose parameters are `bound` (JSON values). Gives what it returns.
+        """Runs `body` as the body of an async function whose parameters are `bound` (JSON values). Gives what it
+        returns.
 
         Raises ScriptError."""
-        if self.stuck >= self.MAX_STUCK:
-            raise ScriptError(f"{self.stuck} earlier scripts have not ended yet.", code="scripts_stuck")
-        try:
-            async with asyncio.timeout(self.limits.wall_s), self._slots:
-                return await self._in_thread(body, dict(bound))
-        except TimeoutError:
-            raise ScriptError(f"The script ran longer than {self.limits.wall_s * 1000:.0f} ms.") from None
+        names = [name for name in bound if name and set(name) <= _NAME_CHARS and not name[0].isdigit()]
+        request = {
+            "body": body,
+            "bound": {name: msgspec.json.encode(bound[name]).decode() for name in names},
+            "cpu_s": self.limits.cpu_s,
+            "memory": self.limits.memory,
+            "stack": self.limits.stack,
+        }
+        answer = await self._answer(request)
+        if answer is None:
+            raise ScriptError(f"The script ran longer than {self.limits.wall_s * 1000:.0f} ms.")
+        if "died" in answer:
+            raise ScriptError("The script used more memory than its limit.")
+        if "failed" in answer:
+            raise ScriptError(_sentence(answer["failed"]))
+        if len(answer["out"]) > _MAX_RESULT:
+            raise ScriptError(f"The script's result is longer than {_MAX_RESULT} characters.")
+        return msgspec.json.decode(answer["out"])
 
-    async def _in_thread(self, body: str, bound: dict[str, Any]) -> Any:
+    async def _answer(self, request: dict[str, Any]) -> dict[str, str] | None:
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[Any] = loop.create_future()
+        done: asyncio.Future[dict[str, str] | None] = loop.create_future()
 
-        def settle(value: Any, error: BaseException | None) -> None:
-            if done.cancelled():
-                self.stuck -= 1
-            elif error is not None:
-                done.set_exception(error)
-            else:
-                done.set_result(value)
+        def settle(answer: dict[str, str] | None) -> None:
+            if not done.done():
+                done.set_result(answer)
 
-        def work() -> None:
-            value, error = None, None
-            try:
-                value = run(body, bound, self.limits)
-            except BaseException as raised:  # all of it belongs to who waits
-                error = raised
+        def hear(answer: dict[str, str] | None) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(settle, value, error)
+                loop.call_soon_threadsafe(settle, answer)
 
-        threading.Thread(target=work, name="flow-js", daemon=True).start()
+        job = Job(request, self.limits.wall_s, hear)
         try:
-            return await done
+            async with asyncio.timeout(_QUEUE_S):
+                pool.put(job)
+                return await done
+        except TimeoutError:
+            raise ScriptError("Too many scripts run at once: this one found no place.", code="scripts_busy") from None
         finally:
-            if done.cancelled():
-                self.stuck += 1
-
-
-def run(body: str, bound: Mapping[str, Any], limits: Limits) -> Any:
-    """`Sandbox.call` in this thread. Raises ScriptError."""
-    names = [name for name in bound if name and set(name) <= _NAME_CHARS and not name[0].isdigit()]
-    context = quickjs.Context()
-    context.set_memory_limit(limits.memory)
-    context.set_max_stack_size(limits.stack)
-    context.set_time_limit(limits.cpu_s)
-    try:
-        for name in names:
-            # As JSON text, parsed inside: a value can never become code.
-            context.set("__json", msgspec.json.encode(bound[name]).decode())
-            context.eval(f"globalThis[{_quoted('__in_' + name)}] = JSON.parse(__json); 0")
-        arguments = ", ".join(f"globalThis[{_quoted('__in_' + name)}]" for name in names)
-        context.set("__body", body)
-        context.eval(
-            "globalThis.__out = undefined; globalThis.__failed = undefined;"
-            f"(new (async function(){{}}).constructor({', '.join(map(_quoted, names))}{', ' if names else ''}__body))"
-            f"({arguments}).then(v => {{ __out = JSON.stringify(v === undefined ? null : v) ?? 'null' }},"
-            " e => { __failed = String(e && e.message || e) }); 0"
-        )
-        while context.execute_pending_job():
-            pass
-        failed, out = context.get("__failed"), context.get("__out")
-    except quickjs.JSException as error:
-        raise ScriptError(_sentence(str(error))) from None
-    if isinstance(failed, str):
-        raise ScriptError(_sentence(failed))
-    if not isinstance(out, str):
-        raise ScriptError("The script waits for something that never comes.")
-    if len(out) > _MAX_RESULT:
-        raise ScriptError(f"The script's result is longer than {_MAX_RESULT} characters.")
-    return msgspec.json.decode(out)
+            job.dropped = True
 
 
 def modules_of(body: str) -> list[str]:
@@ -160,6 +130,6 @@ def _sentence(text: str) -> str:
     first = text.strip().split("\n", 1)[0]
     if "interrupted" in first:
         return "The script ran longer than its time limit."
-    if "out of memory" in first or first in ("", "null"):
+    if "out of memory" in first or first in ("", "null", "MemoryError"):
         return "The script used more memory than its limit."
     return first[:300]

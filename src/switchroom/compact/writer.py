@@ -7,20 +7,20 @@ from typing import Any
 import msgspec
 
 from switchroom.compact.fields import Field, Kind
+from switchroom.compact.layout import Box, absolute, layout
 from switchroom.compact.model import CompactGraph, Node
 from switchroom.compact.palette import BY_NAME
 from switchroom.compact.richtext import wrap
 
 __all__ = ["expand", "input_params"]
 
-_COLUMN, _ROW = 320, 160
-
 
 def expand(graph: CompactGraph) -> dict[str, Any]:
-    """`{nodes, edges}` with positions laid out by depth, colours, handles and each node's form schema."""
-    spots = _layout(graph)
+    """`{nodes, edges}` with places by depth, colours, handles and each node's form schema."""
+    boxes = layout(graph)
+    spots = absolute(graph, boxes)
     canvas: dict[str, Any] = {
-        "nodes": [_node(node, graph, spots[node.id]) for node in graph.nodes],
+        "nodes": [_node(node, graph, boxes[node.id], spots[node.id]) for node in graph.nodes],
         "edges": [_edge(source, port, target, graph) for source, port, target in graph.edges],
     }
     if graph.kind == "realtime":
@@ -28,38 +28,16 @@ def expand(graph: CompactGraph) -> dict[str, Any]:
     return canvas
 
 
-def _layout(graph: CompactGraph) -> dict[str, tuple[int, int]]:
-    depth = {node.id: 0 for node in graph.nodes}
-    waiting = dict.fromkeys(depth, 0)
-    for _, _, target in graph.edges:
-        waiting[target] += 1
-    ready = [node_id for node_id, count in waiting.items() if count == 0]
-    while ready:
-        source = ready.pop()
-        for _, _, target in graph.ways_on.get(source, ()):
-            depth[target] = max(depth[target], depth[source] + 1)
-            waiting[target] -= 1
-            if waiting[target] == 0:
-                ready.append(target)
-    rows: dict[int, int] = {}
-    spots: dict[str, tuple[int, int]] = {}
-    for node in graph.nodes:
-        row = rows[depth[node.id]] = rows.get(depth[node.id], -1) + 1
-        spots[node.id] = (depth[node.id] * _COLUMN, row * _ROW)
-    return spots
-
-
-def _node(node: Node, graph: CompactGraph, spot: tuple[int, int]) -> dict[str, Any]:
+def _node(node: Node, graph: CompactGraph, box: Box, spot: Box) -> dict[str, Any]:
     kind = BY_NAME.get(node.kind)
     name = kind.wire if kind else node.kind
-    x, y = spot
     raw: dict[str, Any] = {
         "id": node.id,
         "type": kind.canvas_type if kind else "agentFlow",
-        "position": {"x": x, "y": y},
-        "positionAbsolute": {"x": x, "y": y},
-        "width": 300 if kind and kind.name == "iteration" else 200,
-        "height": 250 if kind and kind.name == "iteration" else 72,
+        "position": {"x": box.x, "y": box.y},
+        "positionAbsolute": {"x": spot.x, "y": spot.y},
+        "width": box.width,
+        "height": box.height,
         "selected": False,
         "dragging": False,
         "data": {
