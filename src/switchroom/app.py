@@ -76,8 +76,6 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
             notify_open=settings.notify_open,
             public_url=settings.public_url,
             twilio_token=settings.twilio_auth_token.get_secret_value() if settings.twilio_auth_token else None,
-            public_url=settings.public_url,
-            twilio_token=settings.twilio_auth_token.get_secret_value() if settings.twilio_auth_token else None,
         )
     )
     if not settings.api_keys:

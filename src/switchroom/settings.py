@@ -70,9 +70,6 @@ class Settings(BaseSettings):
     twilio_auth_token: SecretStr | None = None
     """Of the Twilio account whose numbers lead here: requests at `/api/v1/twilio` must carry its signature (or an API
     key)."""
-    twilio_auth_token: SecretStr | None = None
-    """Of the Twilio account whose numbers lead here: requests at `/api/v1/twilio` must carry its signature (or an API
-    key)."""
     outbound_allow: Words = ()
     """Hosts and networks that are not public and may be called all the same (`ccBaseUrl`, `callbackUrl`, HTTP nodes and
     tools of flows)."""

@@ -58,10 +58,6 @@ class Services:
     """Where others reach this server, when that is not where a request says that it came to."""
     twilio_token: str | None = None
     """The auth token that signs what Twilio asks; none: only API keys are taken there."""
-    public_url: str | None = None
-    """Where others reach this server, when that is not where a request says that it came to."""
-    twilio_token: str | None = None
-    """The auth token that signs what Twilio asks; none: only API keys are taken there."""
     turn_timeout_s: float = 120.0
     session_ttl_s: int = 7 * 24 * 3600
     """How long a text conversation is kept after its last turn."""
