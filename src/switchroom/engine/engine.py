@@ -65,6 +65,7 @@ class Engine:
             client=client,
             retriever=retriever,
         )
+        self._kit.sandbox.warm()
         self._variables = dict(variables or {})
         self._bounds = bounds or Bounds()
 
