@@ -13,12 +13,14 @@ import msgspec
 from switchroom.compact.templates import render, spell
 from switchroom.engine.match import best, digits_in, find_slot
 from switchroom.engine.responder import Answer, Ask, Choice, Intent, Row, Understood, no_model_sees
+from switchroom.engine.retriever import Passage, source_documents
 
 __all__ = ["Embedded", "clauses"]
 
 _CLAUSE = re.compile(r"[.!?;:,]+[\"'”’)]*\s+")
 _QUOTED = re.compile(r"[\"“]([^\"“”\n]{8,300})[\"”]")
 _SURE = 0.8
+_SPEAKS_OF = 0.5
 
 
 def clauses(text: str) -> Iterator[str]:
@@ -51,7 +53,10 @@ class Embedded:
         output: dict[str, Any] = {"intent": intent.intent if intent else "", "slots": slots, "score": round(score, 2)}
         update: list[Row] = []
         if intent is None:
-            text = render(ask.fallback, ask.lookup) or _from_prompts(ask)
+            answering = await _answering(ask)
+            if answering:
+                output["sourceDocuments"] = source_documents(answering)
+            text = _from_passages(ask, answering) or render(ask.fallback, ask.lookup) or _from_prompts(ask)
         elif missing is not None:
             output["awaiting"] = {"intent": intent.intent, "slot": missing}
             asked = next(slot.ask for slot in intent.slots if slot.name == missing)
@@ -107,6 +112,21 @@ def _slots(intent: Intent | None, question: str) -> tuple[dict[str, Any], str | 
     return heard, missing
 
 
+async def _answering(ask: Ask) -> list[Passage]:
+    """What the node knows that speaks of most of the question, best first."""
+    found = await ask.passages() if ask.passages is not None and ask.question.strip() else []
+    return sorted((one for one in found if one.coverage >= _SPEAKS_OF), key=lambda one: -round(one.coverage, 1))
+
+
+def _from_passages(ask: Ask, answering: list[Passage]) -> str:
+    """The sentences that answer best, as they stand there; a reader is told where."""
+    if not answering:
+        return ""
+    best = answering[0]
+    text = best.snippet or best.text
+    return text if ask.spoken or not best.source else f"{text}\n\nSource: {best.source}"
+
+
 def _from_prompts(ask: Ask) -> str:
     """A reply of what is there: a sentence that the instructions quote, and digits read back; else what was heard."""
     quoted = [found[1] for prompt in ask.prompts for found in _QUOTED.finditer(prompt.content)]
@@ -118,6 +138,8 @@ def _from_prompts(ask: Ask) -> str:
     heard = ask.question.strip()
     if not heard:
         return "I am listening."
+    if ask.passages is not None:
+        return f"{noted}I found nothing about that."
     return noted.strip() or f"I heard: {heard}"
 
 

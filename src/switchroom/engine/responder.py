@@ -10,6 +10,7 @@ import msgspec
 from switchroom.compact.templates import Lookup
 from switchroom.engine.events import HumanAnswer, Media
 from switchroom.engine.prompt import Prompt
+from switchroom.engine.retriever import Passages
 from switchroom.engine.session import Message
 from switchroom.errors import SwitchroomError
 
@@ -114,7 +115,10 @@ class Ask(msgspec.Struct, kw_only=True):
 
     For a model: its name in the canvas and settings, the turns before this one (`past`), what the nodes before said in
     this turn (`turn`), whether the question is to be put after that, the tools, the pictures and sounds that came with
-    the question, `once` for each side effect, and `consent` for tools that need it."""
+    the question, `once` for each side effect, and `consent` for tools that need it.
+
+    For the embedded responder: `passages` searches what the node knows (None where it knows nothing), and `spoken` says
+    that the answer is heard, not read."""
 
     question: str
     prompts: list[Prompt]
@@ -133,6 +137,8 @@ class Ask(msgspec.Struct, kw_only=True):
     media: Sequence[Media] = ()
     once: Once = afresh
     consent: Consent = nobody
+    passages: Passages | None = None
+    spoken: bool = False
 
 
 def no_model_sees(ask: Ask) -> MediaNotTaken:

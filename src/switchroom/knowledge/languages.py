@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 # Words that are frequent in one language and rare in its neighbours weigh most, so each list mixes both kinds.
 _SMALL_WORDS = {
-    "english": "the and of to is that for with you this are not have from your which they was be by an or we can has",
+    "english": "the and of to is that for with you this are not have from your which they was be on by an or can has",
     "german": "der die und das ist nicht mit ein eine für auf den dem sich werden auch von zu sie oder",
     "french": "le la les et des est une pour dans que qui pas vous sur avec sont nous au aux du",
     "spanish": "el los las y es una para por con que del se su como más está puede sobre lo al",

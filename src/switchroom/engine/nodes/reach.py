@@ -14,7 +14,8 @@ from switchroom.compact.templates import as_text
 from switchroom.engine.nodes.base import NodeFault, Result, Step, decoded, params, update_state
 from switchroom.engine.outbound import send
 from switchroom.engine.responder import Row
-from switchroom.engine.tools.registry import call_tool, search
+from switchroom.engine.retriever import source_documents
+from switchroom.engine.tools.registry import call_tool, search, told
 from switchroom.net.client import Fetched
 
 __all__ = ["Http", "Retrieve", "UseTool"]
@@ -188,8 +189,8 @@ class Retrieve:
         query = step.render(declared.query) or step.scope.question
         if not any(row.store for row in declared.stores):
             raise NodeFault(f"The Retriever `{step.label}` names no knowledge store.", code="bad_node")
-        sources = declared.format == "textWithMetadata"
-        found = [await search(step, row.store, query, sources=sources) for row in declared.stores if row.store]
-        output = {"content": "\n\n".join(text for text in found if text)}
+        found = [one for row in declared.stores if row.store for one in await search(step, row.store, query)]
+        content = told(found, sources=declared.format == "textWithMetadata")
+        output = {"content": content, "sourceDocuments": source_documents(found)}
         update_state(step, declared.update, output)
         return Result(output, {"query": query})

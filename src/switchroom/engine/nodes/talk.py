@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -13,8 +14,9 @@ from switchroom.engine.memory import remembered
 from switchroom.engine.nodes.base import AskPerson, Question, Result, Step, params, update_state
 from switchroom.engine.prompt import Prompt
 from switchroom.engine.responder import Answer, Ask, Consent, Intent, Row, Tool, Understood
+from switchroom.engine.retriever import Passage, Passages, passages_of, source_documents
 from switchroom.engine.scope import merge
-from switchroom.engine.tools.registry import store_tool, tools_named
+from switchroom.engine.tools.registry import search, store_tool, tools_named
 
 __all__ = ["Agent", "Llm"]
 
@@ -66,7 +68,16 @@ class AgentParams(LlmParams, frozen=True, kw_only=True):
     fallback: str = ""
 
 
-async def _answer(step: Step, declared: LlmParams, tools: list[Tool], intents: list[Intent], fallback: str) -> Result:
+async def _answer(
+    step: Step,
+    declared: LlmParams,
+    tools: list[Tool],
+    intents: list[Intent],
+    fallback: str,
+    stores: Sequence[str] = (),
+    found: Sequence[Passage] = (),
+) -> Result:
+    """`found` is what the tools add to while the answer is made: its sources."""
     scope = step.scope
     session = scope.session
     own = step.render(declared.input) if declared.input else ""
@@ -103,6 +114,8 @@ async def _answer(step: Step, declared: LlmParams, tools: list[Tool], intents: l
         media=step.media if declared.model and declared.config.get("allowImageUploads") is not False else (),
         once=step.once,
         consent=_consent(step),
+        passages=_passages(step, stores, question, [own, *(prompt.content for prompt in prompts)]),
+        spoken=step.realtime,
     )
     answer = Answer(output={"content": "", "responder": step.responder.name})
     try:
@@ -117,6 +130,8 @@ async def _answer(step: Step, declared: LlmParams, tools: list[Tool], intents: l
     except AskPerson as asked:
         waiting = {"content": asked.question.text, "calledTools": asked.question.calls}
         return Result(waiting, {"question": question}, stop=asked.question)
+    if found:
+        answer.output["sourceDocuments"] = source_documents(found)
     if asks and question:
         session.runtime.append(Prompt(role="user", content=question))
     content = as_text(answer.output.get("content"))
@@ -124,6 +139,27 @@ async def _answer(step: Step, declared: LlmParams, tools: list[Tool], intents: l
         session.runtime.append(Prompt(role=_ROLES.get(declared.answers_as, "user"), content=content))
     update_state(step, [*answer.update_state, *declared.update], answer.output)
     return Result(answer.output, {"question": question}, usage=answer.usage)
+
+
+def _passages(step: Step, stores: Sequence[str], question: str, told: list[str]) -> Passages | None:
+    """What the node knows: its own stores, and what Retrievers before it found and its words pass on."""
+    retrieved = [
+        passage
+        for node in step.graph.nodes
+        if node.kind == "retriever" and isinstance(output := step.scope.output(node.id), dict)
+        if (content := as_text(output.get("content"))) and any(content in text for text in told)
+        for passage in passages_of(output.get("sourceDocuments"))
+    ]
+    if not stores and not retrieved:
+        return None
+
+    async def find() -> list[Passage]:
+        found = list(retrieved)
+        for store in stores:
+            found += await search(step, store, question)
+        return found
+
+    return find
 
 
 def _consent(step: Step) -> Consent:
@@ -190,9 +226,12 @@ class Agent:
                 await step.say(greeting)
             return Result({"content": greeting, "responder": step.responder.name} if greeting else None, wait=True)
         tools: list[Tool] = []
+        found: list[Passage] = []
+        known = [row for row in (*declared.stores, *declared.vectors) if row.store]
         if declared.model:
             for used in declared.tools:
                 tools += tools_named(step, used.tool, used.config, approve=used.approve)
-            for known in (*declared.stores, *declared.vectors):
-                tools.append(store_tool(step, known.store, known.name, known.description))
-        return await _answer(step, declared, tools, declared.intents, declared.fallback)
+            for row in known:
+                tools.append(store_tool(step, row.store, row.name, row.description, found))
+        stores = [row.store for row in known]
+        return await _answer(step, declared, tools, declared.intents, declared.fallback, stores, found)

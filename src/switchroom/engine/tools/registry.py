@@ -10,11 +10,12 @@ import msgspec
 from switchroom.engine.custom_tool import CustomTool, LiveTool
 from switchroom.engine.nodes.base import NodeFault, Step
 from switchroom.engine.responder import Tool
+from switchroom.engine.retriever import Passage
 from switchroom.engine.tools.builtin import BUILTIN
 from switchroom.engine.tools.requests import METHODS, request_tool
 from switchroom.errors import NotFound
 
-__all__ = ["call_tool", "search", "store_tool", "tools_named"]
+__all__ = ["call_tool", "search", "store_tool", "told", "tools_named"]
 
 _PASSAGES = 4
 _MAX_RESULT = 20_000
@@ -64,11 +65,14 @@ def _custom(step: Step, own: CustomTool) -> Tool:
     return Tool(name=function_name(own.name), description=own.description or own.name, schema=schema, call=call)
 
 
-def store_tool(step: Step, store: str, name: str, description: str) -> Tool:
+def store_tool(step: Step, store: str, name: str, description: str, found: list[Passage]) -> Tool:
+    """Searches one store for a model; what it finds is added to `found`."""
     shown = name or store.rpartition(":")[2] or store
 
     async def call(given: dict[str, Any], place: str) -> str:
-        return _short(await search(step, store, str(given.get("query", ""))))
+        passages = await search(step, store, str(given.get("query", "")))
+        found.extend(passages)
+        return _short(told(passages, sources=True) or "Nothing was found.")
 
     schema = {
         "type": "object",
@@ -86,15 +90,21 @@ def store_tool(step: Step, store: str, name: str, description: str) -> Tool:
     )
 
 
-async def search(step: Step, store: str, query: str, *, sources: bool = False) -> str:
-    """The best passages as text. Raises NodeFault for a store that is not there."""
+async def search(step: Step, store: str, query: str) -> list[Passage]:
+    """The best passages. Raises NodeFault for a store that is not there."""
     if step.kit.retriever is None:
         raise _no_store(step, store)
     try:
-        found = await step.kit.retriever.search(store, query, limit=_PASSAGES)
+        return await step.kit.retriever.search(store, query, limit=_PASSAGES)
     except NotFound as error:
         raise _no_store(step, store) from error
-    return "\n\n".join(f"{one.text}\n(source: {one.source})" if sources and one.source else one.text for one in found)
+
+
+def told(passages: list[Passage], *, sources: bool) -> str:
+    """Passages as one text, with their sources where they are wanted."""
+    return "\n\n".join(
+        f"{one.text}\n(source: {one.source})" if sources and one.source else one.text for one in passages
+    )
 
 
 def _no_store(step: Step, store: str) -> NodeFault:
