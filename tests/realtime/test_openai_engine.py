@@ -19,9 +19,9 @@ from switchroom.engine.events import Event, NodeFinished, TurnInput
 from switchroom.engine.responder import Responder
 from switchroom.engine.session import Session
 from switchroom.realtime.client import load_audio
-from switchroom.realtime.conversation import RunTurn
 from switchroom.realtime.openai import OpenAiEngine
 from switchroom.realtime.settings import MediaSettings
+from switchroom.realtime.speaker import RunTurn
 from switchroom.realtime.voice import Concluded, NodeDone, TurnDone, Used
 from switchroom.store import Store
 

@@ -13,7 +13,7 @@ from switchroom.realtime.audio import FRAME, SILENCE, SILENT_DBFS, Framer, Sampl
 from switchroom.realtime.clauses import ClauseSplitter
 from switchroom.realtime.playout import Playout
 from switchroom.realtime.tts import speakable
-from switchroom.realtime.vad import Cue, Endpointer
+from switchroom.realtime.turns.hangover import Cue, Endpointer
 
 
 def tone(frames: float, value: int = 1000) -> Samples:

@@ -20,7 +20,8 @@ from switchroom.realtime.client import load_audio
 from switchroom.realtime.ears import Ears, Heard, SpeechParts
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.tts import FliteVoice, PiperVoice
-from switchroom.realtime.vad import Cue, Endpointer, VoiceDetector
+from switchroom.realtime.turns.hangover import Cue, Endpointer
+from switchroom.realtime.vad import VoiceDetector
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -1,111 +1,67 @@
 """Turn taking, common to the voice engines: who speaks, who is interrupted, what was heard, and how silence ends.
 
 A turn: utterance → flow engine → pieces of text → voice → playout. When the caller begins to speak while the agent
-talks, the agent falls silent at once but keeps what it had to say; only words make it an interruption (a cough does
-not). Then the generation counter of the playout grows, what waits is dropped, and transcript and context keep what was
-heard. If nothing of an answer was heard yet, the caller had not finished: the turn is undone and its words are joined.
+talks, the agent falls silent at once but keeps what it had to say; the strategies in `turns` judge the words: a cough
+or "mm-hm" does not interrupt. Else the generation counter of the playout grows, what waits is dropped, and transcript
+and context keep what was heard. If nothing of an answer was heard yet, the caller had not finished: the turn is undone
+and its words are joined.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
-import logging
 import time
-from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Any, Literal
+from abc import abstractmethod
+from typing import Any
 
-from switchroom.engine.events import Event, NodeFinished, Token, TurnEnded, TurnFailed, TurnInput
-from switchroom.engine.session import Message, Session
+from switchroom.engine.events import TurnInput
+from switchroom.engine.session import Session
 from switchroom.errors import SwitchroomError
 from switchroom.realtime.audio import Samples
-from switchroom.realtime.clauses import ClauseSplitter
 from switchroom.realtime.ears import Heard
 from switchroom.realtime.playout import Playout
 from switchroom.realtime.settings import MediaSettings
-from switchroom.realtime.voice import (
-    AgentSpeaking,
-    CallerSpeaking,
-    Concluded,
-    Emit,
-    NodeDone,
-    Said,
-    TurnDone,
-    VoiceEvent,
-)
-from switchroom.records.model import TurnTiming
-
-log = logging.getLogger(__name__)
-
-RunTurn = Callable[[Session, TurnInput], AsyncIterator[Event]]
-"""The flow engine bound to one graph."""
+from switchroom.realtime.speaker import RunTurn, Speaker
+from switchroom.realtime.turn import Turn, Words
+from switchroom.realtime.turns import AgentTalk, Verdict, end_of_turn, interruptions, judge
+from switchroom.realtime.turns.keypad import Keypad
+from switchroom.realtime.turns.push_to_talk import PushToTalk
+from switchroom.realtime.voice import CallerSpeaking, Concluded, Emit, TurnDone
 
 _CALLER = "caller speaks"
 _LEG = "leg is lost"
-_PIECES_AHEAD = 64
+_LOOK_S = 1.0
+"""How often to look at the clock while somebody is busy."""
 
 
-class Turn:
-    """One turn on its way: what started it, what it has done so far."""
-
-    def __init__(self, number: int, given: TurnInput, before: Session, generation: int, since: Heard | None) -> None:
-        self.number = number
-        self.given = given
-        self.before = before
-        self.generation = generation
-        self.since = since
-        self.task: asyncio.Task[None] | None = None
-        self.pieces: asyncio.Queue[str | None] = asyncio.Queue(_PIECES_AHEAD)
-        """What the flow wants to be said; None after the last."""
-        self.splitter = ClauseSplitter()
-        self.outcome: Literal["", "await_input", "finished", "stopped", "failed"] = ""
-        """`stopped`: the flow waits for a person's decision; the call listens on."""
-        self.detail = ""
-        self.text = ""
-        self.started_at = time.monotonic()
-        self.first_token_at: float | None = None
-        self.first_audio_at: float | None = None
-
-    def timing(self, *, interrupted: bool) -> TurnTiming:
-        """Milliseconds since the caller's end of speech; a turn that the agent opens counts from its own start."""
-        zero = self.since.ended if self.since is not None else self.started_at
-
-        def since(moment: float | None) -> float | None:
-            return None if moment is None else round((moment - zero) * 1000, 1)
-
-        return TurnTiming(
-            turn=self.number,
-            endpoint_ms=since(self.since.endpoint) if self.since else None,
-            transcript_ms=since(self.since.decoded) if self.since else None,
-            first_token_ms=since(self.first_token_at),
-            first_audio_ms=since(self.first_audio_at),
-            interrupted=interrupted,
-        )
-
-
-class Conversation(ABC):
+class Conversation(Speaker):
     """One conversation. See `voice.VoiceEngine`; an engine adds how it hears and how it speaks."""
 
     def __init__(self, run_turn: RunTurn, session: Session, settings: MediaSettings) -> None:
-        self._run_turn = run_turn
-        self.session = session
-        self._settings = settings
-        self._inbox: asyncio.Queue[Heard | Turn] = asyncio.Queue()
+        super().__init__(run_turn, session, settings)
+        self._inbox: asyncio.Queue[Heard | Turn | str] = asyncio.Queue()
+        """What the caller said, a turn that ended, a key that was pressed."""
+        self._interruptions = interruptions(settings)
+        self._end_of_turn = end_of_turn(settings)
+        self._keypad = Keypad(end=settings.keypad_end, timeout_s=settings.keypad_timeout_s, most=settings.keypad_digits)
+        self._button = PushToTalk(self._pressed, self._released) if settings.turn_end == "push_to_talk" else None
+        self.opening = [settings.announcement_text] if settings.announcement_text else []
+        """Said before the flow speaks, and not to be interrupted."""
         self._turn: Turn | None = None
         self._turns = 0
-        self._messages_before: int | None = None
-        """Messages of the session before the running turn; None while none runs."""
+        self._words: Words | None = None
+        """The caller's turn that may go on."""
+        self._kept = Words()
+        """What was said into words that must be heard."""
         self._prompts = 0
         self._quiet_since = time.monotonic()
         self._caller_speaking = False
+        self._hearing = False
+        """An utterance has begun and its words are not here yet."""
         self._paused = False
         self._left = False
-        self._zero = time.monotonic()
-        self._agent_from: float | None = None
-        self._hushed_at: float | None = None
-        self._playout: Playout | None = None
-        self._emit: Emit = _nobody
+        self._must_hear = False
 
     # --- what an engine adds -------------------------------------------------------------------------------------
 
@@ -118,23 +74,19 @@ class Conversation(ABC):
         """Hears the caller and calls `speech_started`, `speech_ended`, `partial` and `heard`; ends only by an error."""
 
     @abstractmethod
-    async def _say(self, text: str, turn: Turn | None) -> None:
-        """Have `text` spoken into the playout. `turn` is None for an announcement."""
+    def _pressed(self) -> None:
+        """The push-to-talk button is down: an utterance begins."""
 
-    def _sayable(self, turn: Turn, token: str) -> list[str]:
-        """What can be spoken now that `token` has come."""
-        return turn.splitter.feed(token)
-
-    def _take_heard(self, *, interrupted: bool) -> str:
-        """The agent's words that were heard since the last call of this."""
-        assert self._playout is not None
-        return self._playout.take_heard()
+    @abstractmethod
+    def _released(self) -> None:
+        """It is up: the utterance ends."""
 
     # --- VoiceEngine ---------------------------------------------------------------------------------------------
 
     async def run(self, playout: Playout, emit: Emit) -> Concluded:
-        self._playout, self._emit = playout, emit
-        self._zero = self._quiet_since = time.monotonic()
+        self._playout = playout
+        self._minutes.begin(emit)
+        self._quiet_since = time.monotonic()
         listening = asyncio.get_running_loop().create_task(self._listen(), name="listen")
         conversation = asyncio.get_running_loop().create_task(self._converse(), name="conversation")
         try:
@@ -151,10 +103,13 @@ class Conversation(ABC):
             await asyncio.gather(listening, conversation, return_exceptions=True)
 
     def dtmf(self, digit: str) -> None:
-        self._quiet_since = time.monotonic()  # a key is a sign of life too
+        """A key of a phone: one of `0-9*#A-D`."""
+        self._inbox.put_nowait(digit)
 
-    def message(self, message: dict[str, Any]) -> None:
-        log.debug("a client's event that means nothing here", extra={"type": message.get("type")})
+    def message(self, event: dict[str, Any]) -> None:
+        """What a client sent beside its audio."""
+        if self._button is not None:
+            self._button.message(event)
 
     def pause(self) -> None:
         self._paused = True
@@ -179,9 +134,9 @@ class Conversation(ABC):
     # --- what is heard -------------------------------------------------------------------------------------------
 
     def speech_started(self) -> None:
-        self._caller_speaking = True
+        self._caller_speaking = self._hearing = True
         self._emit(CallerSpeaking(active=True))
-        if self._playout is not None and not (self._turn and self._turn.outcome in ("finished", "failed")):
+        if self._playout is not None and not (self._deaf() or (self._turn and self._turn.ending)):
             self._playout.pause(_CALLER)
             self._hushed_at = time.monotonic()
 
@@ -190,15 +145,22 @@ class Conversation(ABC):
         self._emit(CallerSpeaking(active=False))
 
     def partial(self, text: str, started: float) -> None:
-        self._emit(Said(role="caller", text=text, final=False, start_ms=self._ms(started), end_ms=self._now_ms()))
+        self._minutes.guess(text, started)
 
     def heard(self, utterance: Heard) -> None:
+        self._hearing = False
         self._inbox.put_nowait(utterance)
+
+    def _deaf(self) -> bool:
+        """What is being said now must be heard."""
+        opening = self._settings.greeting_must_be_heard and self._turn is not None and self._turn.number == 1
+        return self._must_hear or opening or not self._settings.barge_in
 
     # --- the conversation ----------------------------------------------------------------------------------------
 
     async def _converse(self) -> Concluded:
-        assert self._playout is not None
+        for text in self.opening:
+            await self.announce(text, must_hear=True)
         question = self.session.form.get("question")
         self._begin(TurnInput(kind="start", text=str(question) if question else ""), None)
         while True:
@@ -206,61 +168,119 @@ class Conversation(ABC):
                 async with asyncio.timeout(self._patience_s()):
                     item = await self._inbox.get()
             except TimeoutError:
-                if (concluded := await self._quiet()) is not None:
+                if not self._ripen() and (concluded := await self._quiet()) is not None:
                     return concluded
                 continue
             if isinstance(item, Heard):
                 await self._utterance(item)
-                continue
-            if item is not self._turn:
-                continue  # an older turn, interrupted meanwhile
-            self._turn = None
-            self._quiet_since = time.monotonic()
-            if item.outcome == "finished":
-                return Concluded(cause="finished", detail="the flow reached its end")
-            if item.outcome == "failed":
-                return Concluded(cause="failed", detail=item.detail)
+            elif isinstance(item, str):
+                await self._key(item)
+            elif item is self._turn:  # not an older one, interrupted meanwhile
+                self._turn = None
+                self._quiet_since = time.monotonic()
+                if item.outcome == "finished":
+                    return Concluded(cause="finished", detail="the flow reached its end")
+                if item.outcome == "failed":
+                    return Concluded(cause="failed", detail=item.detail)
+                self._answer_kept()
 
-    async def _utterance(self, utterance: Heard) -> None:
-        assert self._playout is not None
+    async def _utterance(self, spoken: Heard) -> None:
         self._quiet_since = time.monotonic()
-        turn = self._turn
-        if not utterance.text:
-            self._playout.resume(_CALLER)  # a noise: the agent goes on where it was
-            self._hushed_at = None
+        if not spoken.text:
+            self._go_on()  # a noise: the agent goes on where it was
             return
+        self._on_record(spoken)
+        if self._turn is not None and self._turn.ending:
+            self._go_on()  # the last words are spoken to their end
+            return
+        if self._button is None:
+            verdict = judge(self._interruptions, spoken.text, self._talk())
+            if verdict is not Verdict.STOP and self._agent_talks:
+                if verdict is Verdict.KEEP:
+                    self._kept.add(spoken)
+                self._go_on()
+                return
+        await self._hear_out(spoken, 0.0 if self._button else None)
+
+    async def _key(self, digit: str) -> None:
+        """A key stops the agent like words do; the turn is what was typed until it ends."""
+        now = time.monotonic()
+        self._quiet_since, self._prompts = now, 0
+        if (self._turn is not None and self._turn.ending) or (self._agent_talks and self._deaf()):
+            return  # a phone's menu cannot be typed ahead of what must be heard
+        await self._interrupt()
+        typed = self._keypad.press(digit, now)
+        if typed:
+            self._typed(typed)
+
+    def _typed(self, digits: str) -> None:
+        now = time.monotonic()
+        spoken = Heard(text=digits, started=now, ended=now, endpoint=now, decoded=now)
+        self._on_record(spoken)
+        self._words = self._words or Words()
+        self._words.add(spoken)
+        self._answer()
+
+    def _on_record(self, spoken: Heard) -> None:
         self._prompts = 0
-        self._emit(
-            Said(
-                role="caller",
-                text=utterance.text,
-                final=True,
-                start_ms=self._ms(utterance.started),
-                end_ms=self._ms(utterance.ended),
-            )
-        )
-        if turn is not None and turn.outcome in ("finished", "failed"):
-            self._playout.resume(_CALLER)  # the last words are spoken to their end
-            return
-        given = TurnInput(kind="utterance", text=utterance.text)
+        self._minutes.caller(spoken)
+
+    async def _hear_out(self, spoken: Heard, patience_s: float | None) -> None:
+        """These words are the caller's turn, or a part of it; None: the strategy says how long to wait for more."""
+        await self._interrupt()
+        self._words = self._words or Words()
+        self._words.add(spoken)
+        wait_s = self._end_of_turn.patience_s(self._words.text) if patience_s is None else patience_s
+        if wait_s:
+            self._words.due = spoken.endpoint + wait_s
+        else:
+            self._answer()
+
+    async def _interrupt(self) -> None:
+        """The agent stops for good. A turn of which nothing was heard is undone: its words are heard again."""
+        assert self._playout is not None
+        turn = self._turn
         if turn is not None:
-            heard_any = self._playout.heard_any
+            heard_any = turn.first_audio_at is not None
             await self._cancel_turn()
             self._playout.clear()
             if heard_any:
                 self._settle(interrupted=True)
                 self._emit(TurnDone(timing=turn.timing(interrupted=True)))
             else:
-                self._take_heard(interrupted=True)
+                self._settle_aside(interrupted=True)
                 self._restore(turn.before)
-                joined = f"{turn.given.text} {utterance.text}".strip()
-                given = TurnInput(kind=turn.given.kind, text=joined)
+                self._words = Words(turn.given.kind, turn.given.text)
         elif self._playout.speaking:
-            self._playout.clear()  # an announcement of ours
-            self._settle(interrupted=True)
+            self._playout.clear()
+            self._settle_aside(interrupted=True)
+
+    def _answer(self) -> None:
+        """The caller's turn is whole."""
+        assert self._words is not None
+        words, self._words = self._words, None
+        self._go_on()
+        self._begin(TurnInput(kind=words.kind, text=words.text), words.last)
+
+    def _answer_kept(self) -> None:
+        kept, self._kept = self._kept, Words()
+        if kept.text:
+            self._begin(TurnInput(text=kept.text), kept.last)
+
+    def _go_on(self) -> None:
+        assert self._playout is not None
         self._playout.resume(_CALLER)
         self._hushed_at = None
-        self._begin(given, utterance)
+
+    @property
+    def _agent_talks(self) -> bool:
+        return self._turn is not None or (self._playout is not None and self._playout.speaking)
+
+    def _talk(self) -> AgentTalk:
+        assert self._playout is not None
+        turn = self._turn
+        more = turn is not None and (not turn.outcome or not turn.pieces.empty() or turn.voice.locked())
+        return AgentTalk(self._minutes.sounding, self._playout.left_s, more, self._deaf())
 
     def _begin(self, given: TurnInput, since: Heard | None) -> None:
         assert self._playout is not None
@@ -270,104 +290,14 @@ class Conversation(ABC):
         self._turn = turn
         turn.task = asyncio.get_running_loop().create_task(self._run(turn), name=f"turn-{turn.number}")
 
+    def _turn_over(self, turn: Turn) -> None:
+        self._inbox.put_nowait(turn)
+
     async def _cancel_turn(self) -> None:
         turn, self._turn = self._turn, None
         if turn is not None and turn.task is not None:
             turn.task.cancel()
             await asyncio.gather(turn.task, return_exceptions=True)
-
-    async def _run(self, turn: Turn) -> None:
-        """One turn to the end of its voice; its outcome goes to the inbox."""
-        assert self._playout is not None
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._think(turn))
-                group.create_task(self._speak(turn))
-        except* SwitchroomError as errors:
-            turn.outcome = "failed"
-            turn.detail = "; ".join(str(error) for error in errors.exceptions)
-        except* Exception as errors:
-            log.exception("a turn broke", exc_info=errors)
-            turn.outcome = "failed"
-            turn.detail = f"the turn broke: {type(errors.exceptions[0]).__name__}"
-        if turn.outcome == "failed":
-            await self._apologise(turn)
-        await self._playout.drained()
-        self._settle(interrupted=False)
-        self._emit(TurnDone(timing=turn.timing(interrupted=False)))
-        self._inbox.put_nowait(turn)
-
-    async def _think(self, turn: Turn) -> None:
-        events = self._run_turn(self.session, turn.given)
-        try:
-            async for event in events:
-                match event:
-                    case Token():
-                        turn.first_token_at = turn.first_token_at or time.monotonic()
-                        for piece in self._sayable(turn, event.text):
-                            await turn.pieces.put(piece)
-                    case NodeFinished():
-                        self._emit(NodeDone(node=event))
-                    case TurnEnded():
-                        turn.outcome = event.outcome
-                    case TurnFailed():
-                        turn.outcome, turn.detail = "failed", event.detail
-                    case _:
-                        pass
-        finally:
-            if isinstance(events, AsyncGenerator):
-                await events.aclose()
-        if rest := turn.splitter.flush():
-            await turn.pieces.put(rest)
-        await turn.pieces.put(None)
-
-    async def _speak(self, turn: Turn) -> None:
-        while (piece := await turn.pieces.get()) is not None:
-            await self._say(piece, turn)
-            turn.pieces.task_done()
-
-    def _sounds(self, text: str, turn: Turn | None) -> None:
-        """`text` begins to leave, or is what is known by now of words that leave."""
-        now = time.monotonic()
-        if turn is not None:
-            turn.first_audio_at = turn.first_audio_at or now
-        if self._agent_from is None:
-            self._agent_from = now
-            self._emit(AgentSpeaking(active=True))
-        self._emit(
-            Said(role="agent", text=text, final=False, start_ms=self._ms(self._agent_from), end_ms=self._now_ms())
-        )
-
-    def _settle(self, *, interrupted: bool) -> None:
-        """Put what was really heard of the agent on record and into the context."""
-        heard = self._take_heard(interrupted=interrupted)
-        started, self._agent_from = self._agent_from, None
-        ended = self._hushed_at if interrupted and self._hushed_at is not None else time.monotonic()
-        before, self._messages_before = self._messages_before, None
-        if interrupted and before is not None:
-            self._correct(before, heard)
-        if started is None:
-            return
-        self._emit(AgentSpeaking(active=False))
-        if heard:
-            self._emit(
-                Said(
-                    role="agent",
-                    text=heard,
-                    final=True,
-                    start_ms=self._ms(started),
-                    end_ms=self._ms(max(started, ended)),
-                    interrupted=interrupted,
-                )
-            )
-
-    def _correct(self, before: int, heard: str) -> None:
-        """The flow engine kept the whole answer if the turn had ended there already, and nothing if it had not."""
-        messages = self.session.messages
-        if len(messages) > before and messages[-1].role == "agent":
-            messages.pop()
-        if heard:
-            messages.append(Message(role="agent", text=heard, at_ms=time.time_ns() // 1_000_000))
 
     def _restore(self, before: Session) -> None:
         for name in before.__struct_fields__:
@@ -375,16 +305,30 @@ class Conversation(ABC):
 
     # --- silence and failure -------------------------------------------------------------------------------------
 
-    def _patience_s(self) -> float | None:
-        """How long to wait for the next thing before somebody has to say something."""
-        if self._turn is not None or self._paused:
-            return 1.0
+    def _patience_s(self) -> float:
+        """How long to wait for the next thing before somebody has to do something."""
+        due = [moment for moment in (self._keypad.due, self._words.due if self._words else None) if moment is not None]
+        if due and not self._hearing:
+            return max(0.0, min(due) - time.monotonic())
+        if self._turn is not None or self._paused or self._hearing:
+            return _LOOK_S
         return max(0.05, self._quiet_since + self._settings.silence_s - time.monotonic())
 
+    def _ripen(self) -> bool:
+        """The caller's turn is whole because no more came."""
+        now = time.monotonic()
+        if self._keypad.due is not None and now >= self._keypad.due:
+            self._typed(self._keypad.take())
+        elif self._words is not None and self._keypad.due is None and not self._hearing and now >= self._words.due:
+            self._answer()
+        else:
+            return False
+        return True
+
     async def _quiet(self) -> Concluded | None:
-        if time.monotonic() - self._zero > self._settings.max_call_s:
+        if self._minutes.seconds > self._settings.max_call_s:
             return Concluded(cause="too_long", detail=f"longer than {self._settings.max_call_s:g} s")
-        if self._turn is not None or self._paused:
+        if self._turn is not None or self._paused or self._words is not None:
             return None
         if self._caller_speaking:
             self._quiet_since = time.monotonic()
@@ -394,36 +338,25 @@ class Conversation(ABC):
         self._prompts += 1
         last = self._prompts > self._settings.silence_prompts
         text = self._settings.silence_goodbye_text if last else self._settings.silence_prompt_text
-        if not await self._announce(text):
+        if not await self.announce(text):
             return None
         self._quiet_since = time.monotonic()
         return Concluded(cause="silence", detail="the caller said nothing any more") if last else None
 
-    async def _announce(self, text: str) -> bool:
-        """Say a sentence of our own. False: the caller spoke into it."""
+    async def announce(self, text: str, *, must_hear: bool = False) -> bool:
+        """Say a sentence of our own between turns. False: the caller spoke into it. `must_hear`: it cannot be
+        interrupted; what is said into it is answered afterwards."""
         assert self._playout is not None
-        await self._say(text, None)
-        drained = asyncio.ensure_future(self._playout.drained())
-        while not drained.done():
-            await asyncio.wait({drained}, timeout=0.1)
-            if not self._inbox.empty():
-                drained.cancel()
-                return False
-        self._settle(interrupted=False)
-        return True
-
-    async def _apologise(self, turn: Turn) -> None:
+        self._must_hear = must_hear
         try:
-            await self._say(self._settings.failure_text, turn)
-        except SwitchroomError as error:
-            log.error("the agent cannot even say that it failed", extra={"error": error.detail})
-
-    def _ms(self, moment: float) -> int:
-        return max(0, round((moment - self._zero) * 1000))
-
-    def _now_ms(self) -> int:
-        return self._ms(time.monotonic())
-
-
-def _nobody(event: VoiceEvent) -> None:
-    """Before a conversation runs nobody listens."""
+            await self._say(text, None)
+            drained = asyncio.ensure_future(self._playout.drained())
+            while not drained.done():
+                await asyncio.wait({drained}, timeout=0.1)
+                if not must_hear and not self._inbox.empty():
+                    drained.cancel()
+                    return False
+        finally:
+            self._must_hear = False
+        self._settle_aside(interrupted=False)
+        return True

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -20,7 +21,8 @@ from switchroom.realtime.audio import Decimator, Samples
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.stt import Recogniser
 from switchroom.realtime.tts import Voice, load_voice
-from switchroom.realtime.vad import VAD_RATE, WINDOW_MS, Cue, Endpointer, Floats, SileroModel, VoiceDetector
+from switchroom.realtime.turns.hangover import WINDOW_MS, Cue, Endpointer
+from switchroom.realtime.vad import VAD_RATE, Floats, SileroModel, VoiceDetector
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +84,10 @@ class Ears:
     def __init__(self, parts: SpeechParts, settings: MediaSettings, listener: Listener) -> None:
         self._parts = parts
         self._listener = listener
-        self._frames: asyncio.Queue[tuple[float, Samples]] = asyncio.Queue(_BACKLOG_FRAMES)
+        self._frames: asyncio.Queue[tuple[float, Samples | bool]] = asyncio.Queue(_BACKLOG_FRAMES)
+        """With the time of arrival; True and False are the button, in order with the audio."""
+        self._by_hand = settings.turn_end == "push_to_talk"
+        self._down = False
         self._decimator = Decimator(VAD_RATE)
         self._detector = VoiceDetector(parts.silero)
         self._endpointer = Endpointer(hangover_ms=settings.hangover_ms, speculative_ms=settings.speculative_ms)
@@ -96,7 +101,7 @@ class Ears:
 
     @property
     def caller_speaking(self) -> bool:
-        return self._endpointer.speaking
+        return self._down or self._endpointer.speaking
 
     def feed(self, frame: Samples) -> None:
         try:
@@ -104,38 +109,75 @@ class Ears:
         except asyncio.QueueFull:
             self.frames_dropped += 1
 
+    def press(self) -> None:
+        """With `turn_end` `push_to_talk`: an utterance begins."""
+        self._button(True)
+
+    def release(self) -> None:
+        """It ends."""
+        self._button(False)
+
+    def _button(self, down: bool) -> None:
+        try:
+            self._frames.put_nowait((time.monotonic(), down))
+        except asyncio.QueueFull:
+            self.frames_dropped += 1
+
     async def run(self) -> None:
         """Listen until cancelled."""
-        loop = asyncio.get_running_loop()
         try:
             while True:
-                arrived, frame = await self._frames.get()
-                frames = [frame]
+                arrived, item = await self._frames.get()
+                frames: list[Samples] = []
                 # After a stall: all that waits goes in one hop.
-                while not self._frames.empty():
-                    arrived, frame = self._frames.get_nowait()
-                    frames.append(frame)
-                for window, probability in await loop.run_in_executor(self._parts.pool, self._detect, frames):
-                    self._window(window, probability, arrived)
+                while not isinstance(item, bool):
+                    frames.append(item)
+                    if self._frames.empty():
+                        break
+                    arrived, item = self._frames.get_nowait()
+                if frames:
+                    await self._take(frames, arrived)
+                if isinstance(item, bool):
+                    self._turn_button(item, arrived)
         finally:
             for task in (*self._tasks, *([self._ahead] if self._ahead else [])):
                 task.cancel()
+
+    async def _take(self, frames: list[Samples], arrived: float) -> None:
+        detect = asyncio.get_running_loop().run_in_executor(self._parts.pool, self._detect, frames)
+        for window, probability in await detect:
+            self._window(window, probability, arrived)
+
+    def _turn_button(self, down: bool, arrived: float) -> None:
+        if down == self._down or not self._by_hand:
+            return
+        self._down = down
+        if down:
+            self._begin(self._preroll, 0, arrived)
+        else:
+            self._end(arrived, 0.0)
+
+    def _begin(self, lead_in: Iterable[Floats], voiced: int, arrived: float) -> None:
+        self._windows = list(lead_in)
+        self._preroll.clear()
+        self._voiced = voiced
+        self._started = arrived - (_PREROLL_WINDOWS // 3) * WINDOW_MS / 1000
+        self._listener.speech_started()
 
     def _detect(self, frames: list[Samples]) -> list[tuple[Floats, float]]:
         piece = frames[0] if len(frames) == 1 else np.concatenate(frames)
         return self._detector.feed(self._decimator.feed(piece))
 
     def _window(self, window: Floats, probability: float, arrived: float) -> None:
+        if self._by_hand:
+            self._window_by_hand(window, probability, arrived)
+            return
         cue = self._endpointer.step(probability)
         if not self._endpointer.speaking and cue is not Cue.ENDED:
             self._preroll.append(window)
             return
         if cue is Cue.STARTED:
-            self._windows = [*self._preroll, window]
-            self._preroll.clear()
-            self._voiced = self._endpointer.onset_windows
-            self._started = arrived - (_PREROLL_WINDOWS // 3) * WINDOW_MS / 1000
-            self._listener.speech_started()
+            self._begin((*self._preroll, window), self._endpointer.onset_windows, arrived)
             return
         self._windows.append(window)
         self._voiced += probability >= self._endpointer.keep_threshold
@@ -144,11 +186,26 @@ class Ears:
         elif cue is Cue.RESUMED:
             self._ahead = None
         elif cue is Cue.ENDED:
-            self._end(arrived)
-        elif len(self._windows) * WINDOW_MS > _MAX_UTTERANCE_S * 1000:
-            log.info("an utterance was cut at its longest", extra={"seconds": _MAX_UTTERANCE_S})
+            self._end(arrived, self._endpointer.hangover_windows * WINDOW_MS / 1000)
+        elif self._too_long():
             self._ahead = None
-            self._end(arrived)
+            self._end(arrived, 0.0)
+
+    def _window_by_hand(self, window: Floats, probability: float, arrived: float) -> None:
+        if not self._down:
+            self._preroll.append(window)
+            return
+        self._windows.append(window)
+        self._voiced += probability >= self._endpointer.keep_threshold
+        if self._too_long():
+            self._down = False  # the button hangs
+            self._end(arrived, 0.0)
+
+    def _too_long(self) -> bool:
+        if len(self._windows) * WINDOW_MS <= _MAX_UTTERANCE_S * 1000:
+            return False
+        log.info("an utterance was cut at its longest", extra={"seconds": _MAX_UTTERANCE_S})
+        return True
 
     def _decode_ahead(self) -> None:
         if self._voiced < _MIN_VOICED_WINDOWS:
@@ -167,23 +224,20 @@ class Ears:
 
         task.add_done_callback(done)
 
-    def _end(self, arrived: float) -> None:
+    def _end(self, arrived: float, silence_s: float) -> None:
         self._listener.speech_ended()
-        silence_s = self._hangover_windows() * WINDOW_MS / 1000
         ahead, self._ahead = self._ahead, None
-        audio, self._windows = np.concatenate(self._windows), []
+        windows, self._windows = self._windows, []
         if self._voiced < _MIN_VOICED_WINDOWS:
             ended = arrived - silence_s
             self._listener.heard(Heard(text="", started=self._started, ended=ended, endpoint=arrived, decoded=arrived))
             return
+        audio = np.concatenate(windows)
         task = asyncio.get_running_loop().create_task(
             self._finish(ahead, audio, self._started, arrived - silence_s, arrived), name="decode"
         )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    def _hangover_windows(self) -> int:
-        return self._endpointer.hangover_windows if not self._endpointer.speaking else 0
 
     async def _finish(
         self, ahead: asyncio.Task[str] | None, audio: Floats, started: float, ended: float, endpoint: float

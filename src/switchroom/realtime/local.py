@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from switchroom.engine.session import Session
 from switchroom.realtime.audio import Samples
-from switchroom.realtime.conversation import Conversation, RunTurn, Turn
+from switchroom.realtime.conversation import Conversation
 from switchroom.realtime.ears import Ears, SpeechParts
 from switchroom.realtime.settings import MediaSettings
+from switchroom.realtime.speaker import RunTurn
+from switchroom.realtime.turn import Turn
 
 
 class LocalEngine(Conversation):
@@ -23,6 +25,12 @@ class LocalEngine(Conversation):
 
     async def _listen(self) -> None:
         await self._ears.run()
+
+    def _pressed(self) -> None:
+        self._ears.press()
+
+    def _released(self) -> None:
+        self._ears.release()
 
     async def _say(self, text: str, turn: Turn | None) -> None:
         assert self._playout is not None

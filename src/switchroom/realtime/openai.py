@@ -10,14 +10,16 @@ from typing import Any
 
 from switchroom.engine.responder import Responder
 from switchroom.engine.session import Message, Session
-from switchroom.realtime.audio import Samples
-from switchroom.realtime.conversation import Conversation, RunTurn, Turn
+from switchroom.realtime.audio import SILENCE, Samples
+from switchroom.realtime.conversation import Conversation
 from switchroom.realtime.openai_link import Link
 from switchroom.realtime.openai_model import ModelResponder, rest_of
 from switchroom.realtime.openai_mouth import Mouth
 from switchroom.realtime.openai_wire import add_usage
 from switchroom.realtime.playout import Playout
 from switchroom.realtime.settings import MediaSettings
+from switchroom.realtime.speaker import RunTurn
+from switchroom.realtime.turn import Turn
 from switchroom.realtime.voice import Concluded, Emit, Used
 
 
@@ -36,11 +38,21 @@ class OpenAiEngine(Conversation):
 
     def hear(self, frame: Samples) -> None:
         if not self._paused:
-            self._link.hear(frame)
+            # Without its button down the service hears silence: its own detection ends the utterance.
+            self._link.hear(frame if self._button is None or self._button.down else SILENCE)
 
     async def run(self, playout: Playout, emit: Emit) -> Concluded:
         self._mouth.playout = playout
         return await super().run(playout, emit)
+
+    def _pressed(self) -> None:
+        """The service hears the caller from now on."""
+
+    def _released(self) -> None:
+        """It hears silence."""
+
+    def _free_to_fill(self) -> bool:
+        return super()._free_to_fill() and not self._link.answering
 
     async def _listen(self) -> None:
         await self._link.run()

@@ -184,6 +184,11 @@ class Link:
         if session == self.session and self._up.is_set():
             self._send(wire.truncate(item_id, heard_ms) if heard_ms else wire.delete(item_id))
 
+    @property
+    def answering(self) -> bool:
+        """A response is asked for and not over."""
+        return self._floor.locked()
+
     async def ready(self) -> None:
         """Until a session is up. Raises what `run` raised when there will be none."""
         await self._up.wait()

@@ -22,10 +22,10 @@ from switchroom.engine.embedded import Embedded
 from switchroom.engine.match import find_slot
 from switchroom.engine.responder import Answer, Ask, Choice, Intent, Row, SlotSpec, Understood
 from switchroom.errors import Unavailable
-from switchroom.realtime.conversation import Turn
 from switchroom.realtime.openai_link import Link
 from switchroom.realtime.openai_mouth import Mouth
 from switchroom.realtime.openai_wire import FunctionCall, Tool, Wanted
+from switchroom.realtime.turn import Turn
 
 log = logging.getLogger(__name__)
 

@@ -7,6 +7,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from switchroom.realtime.talk_settings import TalkSettings
+
 OPENAI_URL = "wss://api.openai.com/v1/realtime"
 
 
@@ -20,8 +22,8 @@ class IceServer(BaseModel):
     credential: str | None = None
 
 
-class MediaSettings(BaseModel):
-    """Settings of one media process. Durations carry their unit in their name."""
+class MediaSettings(TalkSettings):
+    """Settings of one media process; how calls are led: `TalkSettings`. Durations carry their unit in their name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,7 +32,7 @@ class MediaSettings(BaseModel):
     max_loop_lag_ms: float = Field(default=100.0, gt=0)
     """Above this lag of the event loop the process takes no new leg."""
 
-    ice_servers: list[IceServer] = []
+    ice_servers: list[IceServer] = Field(default_factory=list)
     """None by default: nobody outside is asked for our address."""
     media_loopback: bool = False
     """Offer 127.0.0.1 besides the host's addresses. Without any other interface it is offered anyway."""
@@ -55,18 +57,6 @@ class MediaSettings(BaseModel):
     drain_s: float = Field(default=30.0, ge=0)
     """On a stop, live calls may end by themselves within this time; then they are handed back."""
     max_call_s: float = Field(default=3600.0, gt=0)
-
-    hangover_ms: int = Field(default=320, ge=96)
-    """Silence that ends the caller's utterance."""
-    speculative_ms: int = Field(default=96, ge=32)
-    """Silence after which the final decode already starts; thrown away if the caller goes on."""
-    silence_s: float = Field(default=8.0, gt=0)
-    """Nobody says anything for so long: the agent asks whether the caller is still there."""
-    silence_prompts: int = Field(default=2, ge=0)
-    """So many questions without an answer, then the call ends."""
-    silence_prompt_text: str = "Are you still there?"
-    silence_goodbye_text: str = "I cannot hear you, so I will hang up now. Goodbye."
-    failure_text: str = "I am sorry, something went wrong on our side. Goodbye."
 
     record_calls: bool = True
     record_kbps: int = Field(default=64, ge=48, le=256)

@@ -20,7 +20,6 @@ from switchroom.queue import State as QueueState
 from switchroom.realtime import registry
 from switchroom.realtime.call import CallSession, CallTools
 from switchroom.realtime.call_log import CallLog
-from switchroom.realtime.conversation import RunTurn
 from switchroom.realtime.door import Door
 from switchroom.realtime.ears import SpeechParts
 from switchroom.realtime.lifecycle import Event, Happened, Phase
@@ -31,6 +30,7 @@ from switchroom.realtime.phone import PhoneLines
 from switchroom.realtime.registry import MediaProcess, Reply, Request
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.signalling import SignalServer
+from switchroom.realtime.speaker import RunTurn
 from switchroom.realtime.voice import Transport, VoiceEngine
 from switchroom.realtime.webrtc import WebRtcLeg
 from switchroom.records import Executions

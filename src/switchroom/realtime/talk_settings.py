@@ -1,0 +1,60 @@
+"""How a conversation is led. Set for a media process; a flow may set its own (`FlowSettings.voice`)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+BACKCHANNELS = (
+    "mm-hm", "mhm", "mm", "mmm", "hmm", "hm", "uh-huh", "aha", "ah", "oh", "huh", "uh", "um", "er", "you", "ha",
+    "yeah", "yes", "yep", "yup", "okay", "ok", "right", "sure", "alright", "fine", "good", "great", "cool", "i see",
+    "got it", "thank you", "thanks",
+)  # fmt: skip
+"""Signs of listening, and what a recogniser makes of a cough."""
+
+
+class TalkSettings(BaseModel):
+    """Durations carry their unit in their name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    turn_end: Literal["transcript", "silence", "push_to_talk"] = "transcript"
+    """What ends the caller's turn: silence, and after words that hang in the air (`my number is`) a longer one
+    (English); silence alone; or a button in the client."""
+    hangover_ms: int = Field(default=320, ge=96, le=5000)
+    """Silence that ends the caller's utterance."""
+    turn_patience_s: float = Field(default=0.7, ge=0, le=10)
+    """So much more silence after words that hang."""
+    speculative_ms: int = Field(default=96, ge=32, le=5000)
+    """Silence after which the final decode already starts; thrown away if the caller goes on."""
+    barge_in: bool = True
+    """Callers may interrupt the agent. If not, what they say meanwhile is answered afterwards."""
+    barge_in_words: int = Field(default=1, ge=1, le=20)
+    """Fewer words than this do not interrupt, except after a question."""
+    backchannels: tuple[str, ...] = BACKCHANNELS
+    """Words that do not interrupt, except after a question."""
+    greeting_must_be_heard: bool = False
+    """The agent's first words cannot be interrupted."""
+
+    keypad_end: str = Field(default="#", pattern=r"^[0-9*#A-D]?$")
+    """The key that finishes what is typed on a phone; empty: none."""
+    keypad_timeout_s: float = Field(default=3.0, gt=0, le=60)
+    """So long after the last key what was typed is the caller's turn."""
+    keypad_digits: int = Field(default=0, ge=0, le=64)
+    """So many digits are the caller's turn at once; 0: any number."""
+
+    announcement_text: str = ""
+    """Said before the flow speaks, and not to be interrupted: `This call is recorded.`"""
+    filler_after_s: float = Field(default=2.5, gt=0)
+    """The flow (a tool, a model) gives nothing to say for so long: the agent says that it takes a moment."""
+    filler_texts: tuple[str, ...] = ("One moment, please.", "I am still looking into it.", "Thank you for waiting.")
+    """What it says then, in turns; none: nothing."""
+
+    silence_s: float = Field(default=8.0, gt=0)
+    """Nobody says anything for so long: the agent asks whether the caller is still there."""
+    silence_prompts: int = Field(default=2, ge=0)
+    """So many questions without an answer, then the call ends."""
+    silence_prompt_text: str = "Are you still there?"
+    silence_goodbye_text: str = "I cannot hear you, so I will hang up now. Goodbye."
+    failure_text: str = "I am sorry, something went wrong on our side. Goodbye."
