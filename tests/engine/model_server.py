@@ -7,6 +7,7 @@ It refuses what the real one refuses: tool results without their call, schemas t
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -181,7 +182,11 @@ def _fault(body: dict[str, Any]) -> str:
         if role not in ("system", "developer", "user", "assistant"):
             return f"unknown role {role}"
         open_calls = {call["id"] for call in message.get("tool_calls") or ()}
-        if not open_calls and not isinstance(message.get("content"), str):
+        content = message.get("content")
+        if role == "user" and isinstance(content, list):
+            if wrong := next((wrong for part in content if (wrong := _part_fault(part))), ""):
+                return wrong
+        elif not open_calls and not isinstance(content, str):
             return "content is missing"
     for tool in body.get("tools") or ():
         if not tool["function"]["name"].replace("_", "").replace("-", "").isalnum():
@@ -190,6 +195,19 @@ def _fault(body: dict[str, Any]) -> str:
     if shape.get("type") == "json_schema" and shape["json_schema"].get("strict"):
         return _strict(shape["json_schema"]["schema"])
     return ""
+
+
+def _part_fault(part: dict[str, Any]) -> str:
+    match part.get("type"):
+        case "text":
+            return "" if isinstance(part["text"], str) else "a text part without a text"
+        case "image_url":
+            url = part["image_url"]["url"]
+            return "" if url.startswith(("data:image/", "https://", "http://")) else "not a picture's URL"
+        case "input_audio":
+            base64.b64decode(part["input_audio"]["data"], validate=True)
+            return "" if part["input_audio"]["format"] in ("wav", "mp3") else "a sound that is not taken"
+    return f"unknown part {part.get('type')}"
 
 
 def _strict(schema: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ import pytest
 from switchroom.compact import compact_canvas
 from switchroom.engine import Engine, FlowStore, Session
 from switchroom.engine.custom_tool import CustomTool
-from switchroom.engine.events import NodeFinished, Token, TurnEnded, TurnFailed, TurnInput
+from switchroom.engine.events import Media, NodeFinished, Token, TurnEnded, TurnFailed, TurnInput
 from switchroom.engine.providers import Models, ProviderSettings
 
 from .conftest import draw
@@ -298,3 +298,88 @@ async def test_cancelling_ends_the_request_at_once(flows: FlowStore) -> None:
             await asyncio.sleep(0.02)
     assert took_s < 0.1
     assert server.gone == 1
+
+
+PICTURE = Media(name="a.png", mime="image/png", data="iVBORw0KGgo=")
+SOUND = Media(name="a.wav", mime="audio/wav", data="UklGRg==")
+
+
+async def test_pictures_and_sounds_reach_the_models_that_take_them(flows: FlowStore) -> None:
+    """Beside the words of the last message; not to a model that its canvas keeps them from."""
+    blind = {"llmModelConfig": {"modelName": "m", "allowImageUploads": False}}
+    canvas = draw(
+        {"s": START, "a": llm(**blind), "b": llm(llmUserMessage="Describe it."), "c": agent()},
+        [("s", "a"), ("a", "b"), ("b", "c")],
+    )
+    async with serving(lambda body: Say("A dot."), accepts=("image", "audio")) as (server, models):
+        engine = Engine(flows, responder=models)
+        turn = TurnInput(text="What is it?", media=[PICTURE, SOUND])
+        events = [event async for event in engine.run(compact_canvas(canvas), Session(session_id="s"), turn)]
+    assert isinstance(events[-1], TurnEnded), events[-1]
+    first, second, third = (request["messages"][-1]["content"] for request in server.requests)
+    assert first == "What is it?"
+    assert second == [
+        {"type": "text", "text": "Describe it."},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}},
+        {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}},
+    ]
+    assert [part["type"] for part in third] == ["text", "image_url", "input_audio"]
+
+
+@pytest.mark.parametrize(
+    ("media", "inputs", "words"),
+    [
+        (SOUND, {}, "which no provider of it takes: name it in `accepts` of the provider `openai`"),
+        (Media(name="a.webm", mime="audio/webm", data="AAAA"), {}, "no provider"),
+        (PICTURE, {"llmModel": ""}, "no node of this flow has a model that could take it"),
+    ],
+    ids=["provider", "format", "no-model"],
+)
+async def test_an_upload_that_no_model_takes_is_refused(
+    flows: FlowStore, media: Media, inputs: dict[str, Any], words: str
+) -> None:
+    canvas = draw({"s": START, "a": llm(**inputs)}, [("s", "a")])
+    async with serving(lambda body: Say("x")) as (server, models):
+        engine = Engine(flows, responder=models)
+        turn = TurnInput(text="Look", media=[media])
+        events = [event async for event in engine.run(compact_canvas(canvas), Session(session_id="s"), turn)]
+    assert (events[-1].code, events[-1].status, server.requests) == ("upload_not_supported", 415, [])
+    assert words in events[-1].detail
+    events = [event async for event in Engine(flows).run(compact_canvas(canvas), Session(session_id="t"), turn)]
+    assert events[-1].code == "upload_not_supported"
+
+
+async def test_a_condition_agent_is_told_of_the_conversation(flows: FlowStore) -> None:
+    router = (
+        "conditionAgentAgentflow",
+        {
+            "conditionAgentModel": "chatOpenAI",
+            "conditionAgentModelConfig": {"modelName": "m"},
+            "conditionAgentScenarios": [{"scenario": "Sales"}, {"scenario": "Support"}],
+            "conditionAgentEnableMemory": True,
+        },
+    )
+    canvas = draw(
+        {"s": START, "k": router, "r": ("directReplyAgentflow", {"directReplyMessage": "ok"})},
+        [("s", "k"), ("k", "r", 0)],
+    )
+    session = Session(session_id="s")
+    async with serving(lambda body: Say('{"output": "Sales"}')) as (server, models):
+        await run(flows, models, canvas, "One?", session=session)
+        await run(flows, models, canvas, "Two?", session=session)
+    assert [m["content"] for m in server.requests[1]["messages"][1:3]] == ["One?", "ok"]
+
+
+async def test_an_agent_answers_in_a_structure_after_its_tools(flows: FlowStore) -> None:
+    tools = [CustomTool(name="stock", schema={"type": "object", "properties": {}}, code="return 7")]
+    rows = [{"key": "count", "type": "number", "description": "How many"}]
+    canvas = draw(
+        {"s": START, "a": agent(agentTools=[{"agentSelectedTool": "stock"}], agentStructuredOutput=rows)}, [("s", "a")]
+    )
+
+    def script(body: dict[str, Any]) -> Say:
+        return Say('{"count": 7}') if body["messages"][-1]["role"] == "tool" else Say(calls=[("stock", {})])
+
+    async with serving(script) as (_server, models):
+        events = await run(flows, models, canvas, "How many?", tools=tools)
+    assert finished(events, "a").output["count"] == 7

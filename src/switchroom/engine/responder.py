@@ -151,7 +151,8 @@ def no_model_sees(ask: Ask) -> MediaNotTaken:
 
 
 class Choice(msgspec.Struct, kw_only=True):
-    """What a Condition Agent is asked: which scenario fits. `system` replaces the model's standing instructions."""
+    """What a Condition Agent is asked: which scenario fits. `system` replaces the model's standing instructions, `past`
+    is what a model is told of the conversation."""
 
     question: str
     instructions: str
@@ -159,6 +160,7 @@ class Choice(msgspec.Struct, kw_only=True):
     model: str = ""
     config: dict[str, Any] = {}
     system: str = ""
+    past: Sequence[Prompt] = ()
 
 
 class Understood(msgspec.Struct, frozen=True, kw_only=True):

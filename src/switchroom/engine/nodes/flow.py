@@ -9,7 +9,9 @@ import msgspec
 
 from switchroom.compact.model import Node
 from switchroom.compact.templates import as_text
+from switchroom.engine.memory import remembered
 from switchroom.engine.nodes.base import NodeFault, Result, Step, params, update_state
+from switchroom.engine.prompt import Prompt
 from switchroom.engine.responder import Choice, Choosing, Row, Scenario
 
 __all__ = ["ConditionAgent", "ExecuteFlow", "Iteration", "Loop", "Start"]
@@ -37,7 +39,8 @@ class Start:
 
 
 class ConditionAgentParams(msgspec.Struct, frozen=True, kw_only=True):
-    """`scenarios`: one output each; a scenario may list phrases that mean it."""
+    """`scenarios`: one output each; a scenario may list phrases that mean it. With `memory` the model is told of the
+    conversation, as an LLM node is."""
 
     model: str = ""
     config: dict[str, Any] = msgspec.field(name="modelConfig", default_factory=dict)
@@ -46,6 +49,10 @@ class ConditionAgentParams(msgspec.Struct, frozen=True, kw_only=True):
     scenarios: list[Scenario] = []
     override: bool = False
     system: str = ""
+    memory: bool = False
+    memory_type: str = msgspec.field(name="memoryType", default="allMessages")
+    window: int = 20
+    token_limit: int = msgspec.field(name="tokenLimit", default=2000)
 
 
 class ConditionAgent:
@@ -70,6 +77,7 @@ class ConditionAgent:
             model=declared.model,
             config=declared.config,
             system=step.render(declared.system) if declared.override else "",
+            past=await self._past(step, declared),
         )
         made = await step.responder.choose(choice)
         if isinstance(made, int):
@@ -77,6 +85,21 @@ class ConditionAgent:
         scenario = declared.scenarios[made.index].scenario
         output = {"scenario": scenario, "responder": made.responder}
         return Result(output, {"question": choice.question}, branch=made.index, usage=made.usage)
+
+    async def _past(self, step: Step, declared: ConditionAgentParams) -> list[Prompt]:
+        if not declared.memory:
+            return []
+        told = await remembered(
+            step.scope.session,
+            step.past,
+            step.responder,
+            kind=declared.memory_type,
+            window=declared.window,
+            token_limit=declared.token_limit,
+            model=declared.model,
+            config=declared.config,
+        )
+        return [*told, *step.scope.session.runtime]
 
 
 class LoopParams(msgspec.Struct, frozen=True, kw_only=True):

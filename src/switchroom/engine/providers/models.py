@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -231,6 +231,7 @@ class Models:
             config=choice.config,
             messages=[
                 {"role": "system", "content": choice.system or _CHOOSER},
+                *_told(choice.past),
                 {"role": "user", "content": msgspec.json.encode(asked).decode()},
             ],
             tools=[],
@@ -306,10 +307,7 @@ def _messages(ask: Ask) -> list[dict[str, Any]]:
     """Standing instructions, the turns before, the node's own other messages, this turn's, the question."""
     standing = [prompt for prompt in ask.prompts if prompt.role in ("system", "developer")]
     others = [prompt for prompt in ask.prompts if prompt.role not in ("system", "developer")]
-    told = [*standing, *ask.past, *others, *ask.turn]
-    messages: list[dict[str, Any]] = [
-        {"role": _ROLES.get(prompt.role, "user"), "content": prompt.content} for prompt in told if prompt.content
-    ]
+    messages = _told([*standing, *ask.past, *others, *ask.turn])
     if ask.puts_question and ask.question:
         messages.append({"role": "user", "content": ask.question})
     if all(message["role"] in ("system", "developer") for message in messages):
@@ -322,6 +320,12 @@ def _messages(ask: Ask) -> list[dict[str, Any]]:
             words = {"type": "text", "text": messages[last]["content"]}
             messages[last] = {"role": "user", "content": [words, *(_part(media) for media in ask.media)]}
     return messages
+
+
+def _told(prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+    return [
+        {"role": _ROLES.get(prompt.role, "user"), "content": prompt.content} for prompt in prompts if prompt.content
+    ]
 
 
 def _seeing(line: list[Provider], ask: Ask) -> list[Provider]:
