@@ -19,8 +19,8 @@ from switchroom.realtime.audio import FRAME, SILENCE, Samples
 from switchroom.realtime.conversation import Conversation
 from switchroom.realtime.ears import Heard
 from switchroom.realtime.playout import Playout
+from switchroom.realtime.running_turn import Turn
 from switchroom.realtime.settings import MediaSettings
-from switchroom.realtime.turn import Turn
 from switchroom.realtime.voice import Concluded, Said, TurnDone, VoiceEvent
 
 FRAMES_A_WORD = 10

@@ -21,9 +21,9 @@ from switchroom.errors import SwitchroomError
 from switchroom.realtime.audio import Samples
 from switchroom.realtime.ears import Heard
 from switchroom.realtime.playout import Playout
+from switchroom.realtime.running_turn import Turn, Words
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.speaker import RunTurn, Speaker
-from switchroom.realtime.turn import Turn, Words
 from switchroom.realtime.turns import AgentTalk, Verdict, end_of_turn, interruptions, judge
 from switchroom.realtime.turns.keypad import Keypad
 from switchroom.realtime.turns.push_to_talk import PushToTalk

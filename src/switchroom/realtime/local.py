@@ -6,9 +6,9 @@ from switchroom.engine.session import Session
 from switchroom.realtime.audio import Samples
 from switchroom.realtime.conversation import Conversation
 from switchroom.realtime.ears import Ears, SpeechParts
+from switchroom.realtime.running_turn import Turn
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.speaker import RunTurn
-from switchroom.realtime.turn import Turn
 
 
 class LocalEngine(Conversation):

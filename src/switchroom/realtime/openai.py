@@ -17,9 +17,9 @@ from switchroom.realtime.openai_model import ModelResponder, rest_of
 from switchroom.realtime.openai_mouth import Mouth
 from switchroom.realtime.openai_wire import add_usage
 from switchroom.realtime.playout import Playout
+from switchroom.realtime.running_turn import Turn
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.speaker import RunTurn
-from switchroom.realtime.turn import Turn
 from switchroom.realtime.voice import Concluded, Emit, Used
 
 

@@ -25,7 +25,7 @@ from switchroom.errors import Unavailable
 from switchroom.realtime.openai_link import Link
 from switchroom.realtime.openai_mouth import Mouth
 from switchroom.realtime.openai_wire import FunctionCall, Tool, Wanted
-from switchroom.realtime.turn import Turn
+from switchroom.realtime.running_turn import Turn
 
 log = logging.getLogger(__name__)
 

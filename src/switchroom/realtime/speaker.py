@@ -13,8 +13,8 @@ from switchroom.engine.session import Message, Session
 from switchroom.errors import SwitchroomError
 from switchroom.realtime.minutes import Minutes
 from switchroom.realtime.playout import Playout
+from switchroom.realtime.running_turn import Turn
 from switchroom.realtime.settings import MediaSettings
-from switchroom.realtime.turn import Turn
 from switchroom.realtime.voice import NodeDone, TurnDone, VoiceEvent
 
 log = logging.getLogger(__name__)
