@@ -13,6 +13,7 @@ from rich.table import Column, Table
 
 from switchroom.cli_http import (
     DEFAULT_SERVER,
+    EXIT_REFUSED,
     Client,
     JsonOption,
     KeyOption,
@@ -26,6 +27,9 @@ from switchroom.errors import BadInput
 
 flow_app = typer.Typer(help="Import, list, show and export flows.", no_args_is_help=True)
 executions_app = typer.Typer(help="Read the records of turns and calls.", no_args_is_help=True)
+
+_COLUMNS = ("settings", "deployed", "isPublic", "chatbotConfig", "apiConfig")
+"""Of a flow's row, beside its canvas."""
 
 IdArgument = Annotated[str, typer.Argument(help="The flow's ID.")]
 
@@ -41,16 +45,40 @@ def import_flow(
     api_key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Import a flow; prints its ID alone."""
+    """Import a flow; prints its ID alone.
+
+    A Flowise export of a whole workspace is taken as well: its Agentflow V2 flows are imported under their own IDs,
+    one ID a line; what else is in it is counted on standard error.
+    """
     with plain_errors():
-        body = _import_body(read_canvas(str(file), file.read_bytes()), flow_id, name or None)
-        if body.get("name") is None and flow_id is None:
-            body["name"] = file.stem
-        reply = Client(server, api_key).call("POST", "/api/v1/chatflows", body=body).json()
+        content = read_canvas(str(file), file.read_bytes())
+    bodies = _workspace(content)
+    if bodies and (flow_id or name):
+        raise typer.BadParameter("the file holds many flows, each with its own", param_hint="--id")
+    if not bodies:
+        bodies = [_import_body(content, flow_id, name or None)]
+        if bodies[0].get("name") is None and flow_id is None:
+            bodies[0]["name"] = file.stem
+    replies, refused = [], 0
+    client = Client(server, api_key)
+    for body in bodies:
+        try:
+            with plain_errors(f"{body.get('name') or file}: " if len(bodies) > 1 else ""):
+                reply = client.call("POST", "/api/v1/chatflows", body=body).json()
+        except typer.Exit as ended:
+            if len(bodies) == 1 or ended.exit_code != EXIT_REFUSED:
+                raise
+            refused += 1
+            continue
+        replies.append({name: value for name, value in reply.items() if name != "flowData"})
+        for warning in reply.get("warnings", ()):
+            print(f"warning: {reply['name']}: {warning['pointer']}: {warning['detail']}", file=sys.stderr)
+        if not as_json:
+            print(reply["id"])
     if as_json:
-        print_json({name: value for name, value in reply.items() if name != "flowData"})
-    else:
-        print(reply["id"])
+        print_json(replies if len(bodies) > 1 else replies[0])
+    if refused:
+        raise typer.Exit(EXIT_REFUSED)
 
 
 @flow_app.command("list", epilog="Example: switchroom flow list --json")
@@ -167,13 +195,24 @@ def read_canvas(name: str, data: bytes) -> dict[str, Any]:
     return canvas
 
 
+def _workspace(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """The bodies of the imports that a workspace's export stands for; none if the file is something else."""
+    rows = content.get("AgentFlowV2")
+    if "nodes" in content or "flowData" in content or not isinstance(rows, list):
+        return []
+    left = [f"{len(value)} {key}" for key, value in content.items() if key != "AgentFlowV2" and isinstance(value, list)]
+    if any(not words.startswith("0 ") for words in left):
+        print(f"not imported: {', '.join(words for words in left if not words.startswith('0 '))}", file=sys.stderr)
+    return [_import_body(row, row.get("id"), None) for row in rows if isinstance(row, dict)]
+
+
 def _import_body(canvas: dict[str, Any], flow_id: str | None, name: str | None) -> dict[str, Any]:
-    """The body of an import: a file that wraps its canvas gives its name and type, a bare canvas its `type`."""
+    """The body of an import: a file that wraps its canvas gives its name, type and settings, a bare canvas its
+    `type`."""
     body: dict[str, Any] = {"flowData": canvas, "id": flow_id, "name": name}
     if "nodes" not in canvas and "flowData" in canvas:
-        body = {"flowData": canvas["flowData"], "id": flow_id, "name": name or canvas.get("name")}
-        if isinstance(canvas.get("settings"), dict):
-            body["settings"] = canvas["settings"]
+        kept = {key: canvas[key] for key in _COLUMNS if canvas.get(key) is not None}
+        body = {**kept, "flowData": canvas["flowData"], "id": flow_id, "name": name or canvas.get("name")}
     elif isinstance(canvas.get("name"), str):
         body["name"] = name or canvas["name"]
     if canvas.get("type") in ("REALTIME", "AGENTFLOW"):

@@ -102,17 +102,18 @@ class Client:
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
-    """Shows a refusal as sentences on standard error and ends with its exit code, instead of a traceback."""
+def plain_errors(about: str = "") -> Iterator[None]:
+    """Shows a refusal as sentences on standard error (the first begins with `about`) and ends with its exit code,
+    instead of a traceback."""
     try:
         yield
     except Refused as error:
-        _say(error.detail, error.faults)
+        _say(about + error.detail, error.faults)
         if error.status >= 500 and error.correlation_id:
             print(f"  correlation ID: {error.correlation_id}", file=sys.stderr)
         raise typer.Exit(EXIT_REFUSED) from error
     except SwitchroomError as error:
-        _say(error.detail, [(fault.pointer, fault.detail) for fault in error.faults])
+        _say(about + error.detail, [(fault.pointer, fault.detail) for fault in error.faults])
         raise typer.Exit(EXIT_REFUSED) from error
     except Unreachable as error:
         _say(f"{error}\n  Is it running? `switchroom serve` starts one; `--server` names another.", [])

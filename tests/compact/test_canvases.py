@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from switchroom import compact
 from switchroom.compact.palette import REALTIME
@@ -286,9 +287,11 @@ def test_inputs_of_every_age_of_a_kind() -> None:
 
 
 def test_the_published_schema_fits_and_a_wrong_version_is_refused() -> None:
-    schema = compact.json_schema()
-    node = schema["$defs"]["Node"]["properties"]
-    assert set(node) == {"i", "t", "l", "v", "p", "x"}
+    schema = Draft202012Validator(compact.json_schema())
+    for path in ALL:
+        schema.validate(json.loads(compact.to_json(compact.read_canvas(load(path)))))
+    for wrong in ({"v": 2}, {"v": 1, "n": [{"i": "a"}]}, {"v": 1, "e": [["a", 0]]}, {"v": 1, "k": "chat"}, []):
+        assert not schema.is_valid(wrong), wrong
     with pytest.raises(BadInput):
         compact.from_json(b'{"v":99}')
     with pytest.raises(BadInput):

@@ -38,6 +38,67 @@ async def test_import_in_each_shape(client: TestClient, echo_canvas: dict[str, A
     assert len(hashes) == 1
 
 
+async def test_a_row_of_flowise_brings_its_settings_and_takes_them_along(
+    client: TestClient, echo_canvas: dict[str, Any]
+) -> None:
+    prompts = {"0": {"prompt": "Hi"}}
+    chatbot = {"allowedOrigins": ["shop.example", "http://lan.example:81/page", ""], "starterPrompts": prompts}
+    api = {
+        "overrideConfig": {
+            "status": True,
+            "nodes": {"Start": [{"label": "x", "name": "startState", "type": "array", "enabled": True}],
+                      "Reply": [{"name": "directReplyMessage", "enabled": False}]},
+            "variables": [{"id": "7", "name": "firm", "type": "static", "enabled": True}],
+        },
+        "rateLimit": {"status": True, "limitMax": "7", "limitDuration": "60", "limitMsg": "Slowly"},
+    }  # fmt: skip
+    row = {"id": "row", "name": "Row", "flowData": json.dumps(echo_canvas), "isPublic": True, "deployed": True}
+    row |= {"chatbotConfig": json.dumps(chatbot), "apiConfig": json.dumps(api), "analytic": None, "workspaceId": "w"}
+    flow = await (await client.post(URL, json=row)).json()
+    chat = flow["settings"]["chat"]
+    assert (chat["public"], chat["allowedOrigins"]) == (
+        True, ["https://shop.example", "http://lan.example:81"],
+    )  # fmt: skip
+    assert (chat["overrides"], chat["overrideState"], chat["overrideVariables"]) == (
+        {"Start": ["startState"]}, True, ["firm"],
+    )  # fmt: skip
+    assert chat["rateLimit"] == {"limit": 7, "windowS": 60, "message": "Slowly"}
+    assert chat["chatbot"] == {"starterPrompts": {"0": {"prompt": "Hi"}}}
+
+    again = {name: flow[name] for name in ("name", "flowData", "isPublic", "chatbotConfig", "apiConfig")}
+    copy = await (await client.post(URL, json=again | {"id": "copy"})).json()
+    assert copy["settings"] == flow["settings"]
+    kept = await (await client.put(f"{URL}/copy", json={"apiConfig": '{"rateLimit": {"status": false}}'})).json()
+    assert kept["settings"]["chat"] == chat | {"rateLimit": None}
+
+
+@pytest.mark.parametrize(
+    ("columns", "pointer"),
+    [
+        ({"apiConfig": "{"}, "/apiConfig"),
+        ({"apiConfig": "[]"}, "/apiConfig"),
+        ({"apiConfig": {"rateLimit": {"limitMax": "many"}}}, "/apiConfig/rateLimit/limitMax"),
+        ({"chatbotConfig": {"allowedOrigins": "x"}}, "/chatbotConfig/allowedOrigins"),
+        ({"isPublic": "yes"}, "/isPublic"),
+    ],
+)
+async def test_a_wrong_column_is_named(
+    client: TestClient, echo_canvas: dict[str, Any], columns: dict[str, Any], pointer: str
+) -> None:
+    reply = await client.post(URL, json={"flowData": echo_canvas, **columns})
+    assert reply.status == 400 and (await reply.json())["errors"][0]["pointer"] == pointer, await reply.text()
+
+
+async def test_an_import_says_what_its_author_may_not_have_meant(
+    client: TestClient, echo_canvas: dict[str, Any]
+) -> None:
+    echo_canvas["nodes"][1]["data"]["inputs"]["directReplyMessage"] = "{{ nobody.output }}"
+    flow = await (await client.post(URL, json={"flowData": echo_canvas})).json()
+    (warning,) = flow["warnings"]
+    assert warning["pointer"] == "/nodes/1" and "`nobody`" in warning["detail"]
+    assert "warnings" not in await (await client.get(f"{URL}/{flow['id']}")).json()
+
+
 async def test_type_and_settings_are_kept_through_changes(
     client: TestClient, parts: Services, echo_canvas: dict[str, Any]
 ) -> None:

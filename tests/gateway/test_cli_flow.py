@@ -149,6 +149,25 @@ def test_compact_asked_wrongly(words: list[str], canvas_file: Path) -> None:
     assert invoke("compact", *(str(canvas_file) if word == "x.json" else word for word in words)).exit_code == 2
 
 
+async def test_a_whole_workspace_of_flowise(
+    run: Run, parts: Services, data_dir: Path, echo_canvas: dict[str, Any]
+) -> None:
+    rows = [
+        {"id": "one", "name": "One", "flowData": json.dumps(echo_canvas), "type": "AGENTFLOW", "isPublic": True},
+        {"id": "two", "name": "Two", "flowData": '{"nodes": []}', "type": "AGENTFLOW"},
+        {"id": "three", "name": "Three", "flowData": json.dumps(echo_canvas), "chatbotConfig": '{"a": 1}'},
+    ]
+    path = data_dir / "export.json"
+    path.write_text(json.dumps({"AgentFlowV2": rows, "ChatFlow": [{}, {}], "Tool": []}))
+    done = await run("flow", "import", str(path))
+    assert (done.exit_code, done.stdout) == (1, "one\nthree\n"), done.output
+    assert "not imported: 2 ChatFlow\n" in done.stderr and "error: Two: " in done.stderr
+    one, three = await parts.flows.get("one"), await parts.flows.get("three")
+    assert one is not None and one.name == "One" and one.settings.chat.public
+    assert three is not None and three.settings.chat.chatbot == {"a": 1}
+    assert (await run("flow", "import", str(path), "--id", "x")).exit_code == 2
+
+
 def test_compact_warns_and_refuses_with_places(data_dir: Path, echo_canvas: dict[str, Any]) -> None:
     echo_canvas["nodes"][1]["data"]["inputs"]["directReplyMessage"] = "{{ nobody.output }}"
     path = data_dir / "odd.json"

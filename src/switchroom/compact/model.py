@@ -132,4 +132,10 @@ def content_hash(graph: CompactGraph) -> str:
 def json_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of the JSON form."""
     schema = msgspec.json.schema(CompactGraph)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Switchroom compact graph", **schema}
+    schema["$defs"]["CompactGraph"]["properties"]["v"] = {"const": VERSION}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:switchroom:compact-graph:{VERSION}",
+        "title": "Switchroom compact graph",
+        **schema,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,12 +11,14 @@ import msgspec
 from aiohttp import web
 
 from switchroom.access import Scope
+from switchroom.compact import validate
 from switchroom.engine.chat import ChatSettings
 from switchroom.engine.flows import FlowSettings
 from switchroom.errors import BadInput, Conflict, Fault, NotFound
 from switchroom.gateway.chat_rows import delete_rows
 from switchroom.gateway.compact import canvas_of
 from switchroom.gateway.enqueue import rules_of
+from switchroom.gateway.flow_columns import chat_from, columns_of
 from switchroom.gateway.flow_versions import keep_version
 from switchroom.gateway.notify import HUB
 from switchroom.gateway.operation import operation
@@ -56,13 +59,18 @@ class SettingsBody(msgspec.Struct, rename="camel", omit_defaults=True, forbid_un
 
 
 class FlowBody(msgspec.Struct, rename="camel", omit_defaults=True):
-    """A flow to save. A bare canvas (`{"nodes": […], "edges": […]}`) is taken as well."""
+    """A flow to save. A bare canvas (`{"nodes": […], "edges": […]}`) is taken as well, and a row of Flowise: its
+    `chatbotConfig`, `apiConfig` (objects or JSON strings) and `isPublic` become chat settings, where `settings.chat`
+    does not give others."""
 
     flow_data: dict[str, Any] | str | None = None
     id: str | None = None
     name: str | None = None
     type: str | None = None
     deployed: bool | None = None
+    is_public: bool | None = None
+    chatbot_config: dict[str, Any] | str | None = None
+    api_config: dict[str, Any] | str | None = None
     settings: SettingsBody | None = None
 
 
@@ -86,17 +94,33 @@ class SettingsView(msgspec.Struct, rename="camel"):
 
 
 class FlowView(msgspec.Struct, rename="camel"):
-    """A flow. `flowData` is the canvas as it was imported, as a JSON string, as Flowise's clients read it."""
+    """A flow. `flowData` is the canvas as it was imported, as a JSON string, as Flowise's clients read it; so are
+    `chatbotConfig` and `apiConfig`, written from the chat settings."""
 
     id: str
     name: str
     flow_data: str
     type: str
     deployed: bool
+    is_public: bool
+    chatbot_config: str | None
+    api_config: str | None
     created_date: str | None
     updated_date: str | None
     hash: str
     settings: SettingsView
+
+
+class CanvasWarning(msgspec.Struct, rename="camel"):
+    """What a canvas may run with, but its author may not have meant; `pointer` leads into `flowData`."""
+
+    pointer: str
+    detail: str
+    node_id: str | None
+
+
+class SavedFlow(FlowView, rename="camel"):
+    warnings: list[CanvasWarning] | msgspec.UnsetType = msgspec.UNSET
 
 
 class FlowPage(msgspec.Struct):
@@ -127,7 +151,7 @@ def routes() -> list[web.RouteDef]:
     "Import a flow; under an ID that stands already it is replaced",
     tag="flows",
     body=FlowBody,
-    replies={200: FlowView},
+    replies={200: SavedFlow},
     query={"id": (str, "The ID to save it under; else a new UUID")},
     errors=(400, 413, 422),
 )
@@ -141,7 +165,7 @@ async def create_flow(request: web.Request) -> web.Response:
         raise BadInput("`flowData` is missing.", faults=[Fault("is required", "/flowData")])
     parts = services(request)
     stored = await parts.flows.get(flow_id) if flow_id else None
-    return json_reply(view_of(await _save(request, body, flow_id or str(uuid.uuid4()), stored)))
+    return json_reply(await _saved(request, body, flow_id or str(uuid.uuid4()), stored))
 
 
 @operation(
@@ -172,7 +196,7 @@ async def get_flow(request: web.Request) -> web.Response:
     "Change a flow; what is left out stays",
     tag="flows",
     body=FlowBody,
-    replies={200: FlowView},
+    replies={200: SavedFlow},
     errors=(400, 404, 413, 422),
 )
 async def update_flow(request: web.Request) -> web.Response:
@@ -181,7 +205,7 @@ async def update_flow(request: web.Request) -> web.Response:
     if body.id not in (None, stored.id):
         what = "is not the ID of the path"
         raise BadInput(f"`id` {what}.", faults=[Fault(what, "/id")])
-    return json_reply(view_of(await _save(request, body, stored.id, stored)))
+    return json_reply(await _saved(request, body, stored.id, stored))
 
 
 @operation(
@@ -212,11 +236,23 @@ def view_of(flow: Flow) -> FlowView:
         flow_data=msgspec.json.encode(flow.canvas).decode(),
         type="REALTIME" if flow.kind == "realtime" else "AGENTFLOW",
         deployed=settings.deployed,
+        **columns_of(settings.chat),
         created_date=rfc3339(flow.created_ms),
         updated_date=rfc3339(flow.updated_ms),
         hash=flow.hash,
         settings=SettingsView(**{name: getattr(settings, name) for name in SettingsView.__struct_fields__}),
     )
+
+
+async def _saved(request: web.Request, body: FlowBody, flow_id: str, stored: Flow | None) -> SavedFlow:
+    flow = await _save(request, body, flow_id, stored)
+    view = view_of(flow)
+    saved = SavedFlow(**{name: getattr(view, name) for name in FlowView.__struct_fields__})
+    if body.flow_data is not None:
+        found = await asyncio.to_thread(validate, flow.canvas)
+        warnings = [CanvasWarning(one.pointer, one.detail, one.node_id) for one in found if one.severity == "warning"]
+        saved.warnings = warnings or msgspec.UNSET
+    return saved
 
 
 async def _save(request: web.Request, body: FlowBody, flow_id: str, stored: Flow | None) -> Flow:
@@ -230,10 +266,11 @@ async def _save(request: web.Request, body: FlowBody, flow_id: str, stored: Flow
         assert stored is not None  # only an update may leave the canvas out
         canvas, kind = stored.canvas, kind or stored.kind
     settings = stored.settings if stored is not None else FlowSettings()
-    changes: dict[str, Any] = {}
+    chat = chat_from(settings.chat, chatbot=body.chatbot_config, api=body.api_config, public=body.is_public)
+    changes: dict[str, Any] = {"chat": chat}
     if body.settings is not None:
         given = {name: getattr(body.settings, name) for name in SettingsBody.__struct_fields__}
-        changes = {name: value for name, value in given.items() if value is not msgspec.UNSET}
+        changes |= {name: value for name, value in given.items() if value is not msgspec.UNSET}
     if body.deployed is not None:
         changes["deployed"] = body.deployed
     settings = msgspec.structs.replace(settings, **changes)

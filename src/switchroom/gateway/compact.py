@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import hdrs, web
 
 from switchroom.access import Scope
-from switchroom.compact import CompactGraph, compact_canvas, content_hash, to_json, to_msgpack
+from switchroom.compact import CompactGraph, compact_canvas, content_hash, json_schema, to_json, to_msgpack
 from switchroom.errors import BadInput, Fault
 from switchroom.gateway.operation import operation
 from switchroom.gateway.reply import bad_parameter, not_modified
@@ -32,7 +32,11 @@ class CompactBody(msgspec.Struct, rename="camel", omit_defaults=True):
 
 def routes() -> list[web.RouteDef]:
     base = "/api/v1/openai-realtime"
-    return [web.post(base + "/compact", compact), web.get(base + "/{flow_id}/compact", compact_stored)]
+    return [
+        web.post(base + "/compact", compact),
+        web.get(base + "/compact/schema", compact_schema),
+        web.get(base + "/{flow_id}/compact", compact_stored),
+    ]
 
 
 @operation(
@@ -73,6 +77,14 @@ async def compact_stored(request: web.Request) -> web.Response:
     kind = _format(request.query.get("format"), request, pointer=None)
     flow = await known_flow(request, request.match_info["flow_id"])
     return _reply(request, flow.graph, flow.hash, kind)
+
+
+@operation(None, "JSON Schema of the compact graph's JSON form", tag="flows", replies={200: "application/schema+json"})
+async def compact_schema(request: web.Request) -> web.Response:
+    headers = {hdrs.CACHE_CONTROL: "public, max-age=3600"}
+    return web.Response(
+        body=msgspec.json.encode(json_schema()), content_type="application/schema+json", headers=headers
+    )
 
 
 def canvas_of(value: object, pointer: str) -> dict[str, Any]:
