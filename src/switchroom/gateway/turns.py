@@ -295,6 +295,7 @@ class Turns:
         if not rows:
             return None
         rows[0].state = ExecutionState.INPROGRESS
+        rows[0].nodes = [node for node in rows[0].nodes if not node.get("waits")]
         return rows[0]
 
     def _hear(self, body: dict[str, Any]) -> None:
