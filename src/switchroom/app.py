@@ -15,11 +15,14 @@ from switchroom.access import Access
 from switchroom.dispatch import Dispatcher
 from switchroom.engine import Bounds, Engine, FlowStore
 from switchroom.engine.providers import Models
+from switchroom.engine.providers.embeddings import Embeddings
+from switchroom.engine.retriever import KnowledgeRetriever
 from switchroom.engine.takeover import Takeover
 from switchroom.gateway.app import build_gateway
 from switchroom.gateway.enqueue_lane import EnqueueLane
 from switchroom.gateway.services import SERVICES, Services
 from switchroom.housekeeping import Housekeeping
+from switchroom.knowledge import Embedding, Knowledge
 from switchroom.net import Guard, GuardedClient
 from switchroom.queue import Feed, Queue
 from switchroom.realtime.signalling import SignalClient
@@ -52,7 +55,15 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
     out = GuardedClient(settings.outbound_allow)
     models = Models(settings.providers)
     bounds = Bounds(deadline_s=settings.turn_timeout_s)
-    engine = Engine(flows, responder=models, variables=settings.variables, client=out, bounds=bounds)
+    knowledge, embeddings = _knowledge(settings, store)
+    engine = Engine(
+        flows,
+        responder=models,
+        variables=settings.variables,
+        client=out,
+        bounds=bounds,
+        retriever=KnowledgeRetriever(knowledge),
+    )
     secrets_key = settings.secrets_key.get_secret_value() if settings.secrets_key else None
     webhooks = Webhooks(store, out, secrets_key=secrets_key)
     app = build_gateway(
@@ -66,6 +77,7 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
             access=Access(store, settings.api_keys, allow_open=settings.allow_open or is_loopback(settings.host)),
             audio=AudioFiles(blobs, key=secrets_key),
             signals=SignalClient(store),
+            knowledge=knowledge,
             guard=Guard(settings.outbound_allow),
             cc_hosts=Guard(settings.cc_hosts) if settings.cc_hosts else None,
             webhooks=webhooks,
@@ -103,7 +115,10 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
         asyncio.create_task(_kept_up(keeper.run), name="housekeeping"),
         asyncio.create_task(_kept_up(hooks.run), name="webhook-feed"),
         asyncio.create_task(_kept_up(Takeover(store, engine, executions).run), name="takeover"),
+        asyncio.create_task(_kept_up(knowledge.follow), name="knowledge"),
     ]
+    if embeddings is not None:
+        background.append(asyncio.create_task(_kept_up(Embedding(store, embeddings).run), name="embedding"))
     try:
         await _serve(app, settings.host, settings.port, stop, up, EnqueueLane)
     finally:
@@ -114,6 +129,9 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
         await feed.close()
         await webhooks.close()
         await models.close()
+        await knowledge.close()
+        if embeddings is not None:
+            await embeddings.close()
         await out.close()
 
 
@@ -127,6 +145,12 @@ async def _kept_up(work: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(RESTART_S)
 
 
+def _knowledge(settings: Settings, store: Store) -> tuple[Knowledge, Embeddings | None]:
+    """What flows search, and the service of its vectors where one is set. Both are the caller's to close."""
+    embeddings = Embeddings(settings.embeddings) if settings.embeddings is not None else None
+    return Knowledge(store, settings.data / "knowledge", embedder=embeddings), embeddings
+
+
 async def run_media_role(settings: Settings, store: Store, stop: asyncio.Event, ready: Ready) -> None:
     """A media process: carries live calls."""
     from switchroom.realtime.worker import run_media
@@ -134,7 +158,14 @@ async def run_media_role(settings: Settings, store: Store, stop: asyncio.Event, 
     blobs = await asyncio.to_thread(Blobs, settings.data / "recordings")
     media = settings.media.model_copy(update={"drain_s": settings.drain_s})
     models, out = Models(settings.providers), GuardedClient(settings.outbound_allow)
-    engine = Engine(FlowStore(store), responder=models, variables=settings.variables, client=out)
+    knowledge, embeddings = _knowledge(settings, store)
+    engine = Engine(
+        FlowStore(store),
+        responder=models,
+        variables=settings.variables,
+        client=out,
+        retriever=KnowledgeRetriever(knowledge),
+    )
     try:
         await run_media(
             store,
@@ -147,6 +178,9 @@ async def run_media_role(settings: Settings, store: Store, stop: asyncio.Event, 
         )
     finally:
         await models.close()
+        await knowledge.close()
+        if embeddings is not None:
+            await embeddings.close()
         await out.close()
 
 

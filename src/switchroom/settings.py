@@ -17,6 +17,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from switchroom.engine.providers.embeddings import EmbeddingSettings
 from switchroom.engine.providers.settings import ProviderSettings, check_providers
 from switchroom.realtime.settings import MediaSettings
 from switchroom.sidecar.settings import CrawlSettings
@@ -76,6 +77,8 @@ class Settings(BaseSettings):
     cc_hosts: Words = ()
     """The only hosts, `*.suffixes` and networks that a `ccBaseUrl` may name; none: any that may be called."""
 
+    embeddings: EmbeddingSettings | None = None
+    """The service that gives knowledge its vectors (`model`, `base_url`, `api_key`); without one words alone find it."""
     providers: dict[str, ProviderSettings] = {}
     """Model services by name, as JSON in the environment or as tables in TOML; with none the embedded responder
     answers."""

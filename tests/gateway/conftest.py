@@ -14,6 +14,7 @@ from switchroom.access import Access
 from switchroom.engine import Engine, FlowStore
 from switchroom.gateway.app import build_gateway
 from switchroom.gateway.services import Services
+from switchroom.knowledge import Knowledge
 from switchroom.net import Guard, GuardedClient
 from switchroom.queue import Feed, Queue
 from switchroom.realtime.signalling import SignalClient
@@ -46,6 +47,7 @@ def make_services(store: Store, data_dir: Path) -> MakeServices:
             access=Access(store, configured, allow_open=True),
             audio=AudioFiles(blobs, key=RECORDINGS_KEY),
             signals=SignalClient(store),
+            knowledge=Knowledge(store, data_dir / "knowledge"),
             guard=Guard(),
             webhooks=Webhooks(store, GuardedClient()),
             **settings,

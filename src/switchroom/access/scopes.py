@@ -16,6 +16,8 @@ class Scope(StrEnum):
     FLOWS_WRITE = "flows:write"
     RECORDS_READ = "records:read"
     RECORDS_WRITE = "records:write"
+    KNOWLEDGE_READ = "knowledge:read"
+    KNOWLEDGE_WRITE = "knowledge:write"
     KEYS = "keys"
     """Make, list and revoke API keys: whoever has it has everything."""
     ALL = "*"

@@ -22,6 +22,7 @@ from switchroom.gateway.services import services
 from switchroom.gateway.turns import TURNS, Turn
 from switchroom.gateway.uploads import Upload, multipart_body, read_uploads
 from switchroom.http_problems import read_json, too_large
+from switchroom.records import Execution
 
 _SESSION_ID = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
 
@@ -56,6 +57,7 @@ class Answer(msgspec.Struct, rename="camel", kw_only=True):
     session_id: str
     execution_id: str
     agent_flow_executed_data: list[dict[str, Any]]
+    source_documents: list[dict[str, Any]]
     ignored: list[str]
     action: dict[str, Any] | None = None
 
@@ -144,9 +146,19 @@ def answer_of(turn: Turn, question: Question) -> Answer:
         session_id=turn.session_id,
         execution_id=turn.execution.id,
         agent_flow_executed_data=executed_data(turn.execution),
+        source_documents=_sources(turn.execution),
         ignored=turn.overridden.ignored,
         action=_action(turn),
     )
+
+
+def _sources(execution: Execution) -> list[dict[str, Any]]:
+    """What the turn's answer is from: the sources of the last node that names some."""
+    for node in reversed(execution.nodes):
+        output = node.get("output")
+        if isinstance(output, dict) and isinstance(output.get("sourceDocuments"), list):
+            return list(output["sourceDocuments"])
+    return []
 
 
 def _action(turn: Turn) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from switchroom.store import Store
 
 if TYPE_CHECKING:  # an API node that only answers HTTP loads neither media nor the engine through this file
     from switchroom.engine import Engine, Flow, FlowStore
+    from switchroom.knowledge import Knowledge
     from switchroom.net import Guard
     from switchroom.queue import Feed, Queue
     from switchroom.realtime.signalling import SignalClient
@@ -34,6 +35,7 @@ class Services:
     access: Access
     audio: AudioFiles
     signals: SignalClient
+    knowledge: Knowledge
     guard: Guard
     """Decides about URLs that a request names for later (`ccBaseUrl`, `callbackUrl`)."""
     cc_hosts: Guard | None = None
