@@ -172,6 +172,11 @@ def media_ticket(ticket_id: str) -> str:
     return f"sr:media:ticket:{ticket_id}"
 
 
+def realtime_secret(digest: str) -> str:
+    """String with a short life: what a client secret of the Realtime API, known by its SHA-256, opens."""
+    return f"sr:media:secret:{digest}"
+
+
 # --- engine: flows -------------------------------------------------------------------------------------------------
 
 
