@@ -15,9 +15,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from switchroom.crawler import frontier
+from switchroom.crawler import job_store
 from switchroom.crawler.cookies import Cookie
-from switchroom.crawler.frontier import Frontier, Step
+from switchroom.crawler.frontier import Done, Frontier, Step
 from switchroom.crawler.jar import Jar, Key
 from switchroom.crawler.job import Job, JobEvent, JobSpec, PageRecord
 from switchroom.crawler.output import Output
@@ -25,7 +25,7 @@ from switchroom.crawler.render import BrowserPool
 from switchroom.crawler.runner import Crawl
 from switchroom.crawler.tools import Tools
 from switchroom.net import Guard, GuardedClient, OutboundError
-from switchroom.store import Store
+from switchroom.store import Store, keys
 
 HITS: web.AppKey[Counter[str]] = web.AppKey("hits", Counter)
 
@@ -139,8 +139,8 @@ async def tools(store: Store, data_dir: Path) -> AsyncIterator[Tools]:
 async def new_job(store: Store, server: TestServer, **changes: object) -> Job:
     start = str(server.make_url("/"))
     spec = JobSpec(starts=(start,), hosts=(f"127.0.0.1:{server.port}",), render="never", **changes)  # type: ignore[arg-type]
-    job = await frontier.create_job(store, spec)
-    started, _ = await frontier.apply(store, job.id, JobEvent.START)
+    job = await job_store.create_job(store, spec)
+    started, _ = await job_store.apply(store, job.id, JobEvent.START)
     return started
 
 
@@ -168,7 +168,7 @@ async def test_a_difficult_site(store: Store, tools: Tools, site: TestServer, da
         "dup?x=1": ("skipped", "duplicate"),
         "loop": ("failed", "redirect_loop"),
         "big": ("failed", "too_large"),
-        "pdf": ("failed", "unsupported_type"),
+        "pdf": ("failed", "pdf_broken"),
         "gone": ("failed", "not_found"),
         "orphan-not": ("failed", "not_found"),
         "broken": ("failed", "status_500"),
@@ -221,7 +221,7 @@ async def test_a_killed_run_goes_on_without_loss_or_double_work(store: Store, to
     assert sizes["queued"] > 0
     before = await records(store, job)
     hits = Counter(site.app[HITS])
-    await Crawl(tools, await frontier.load_job(store, job.id)).run()
+    await Crawl(tools, await job_store.load_job(store, job.id)).run()
     after = await records(store, job)
     assert set(before) < set(after)
     assert len(after) == 16
@@ -230,20 +230,60 @@ async def test_a_killed_run_goes_on_without_loss_or_double_work(store: Store, to
 
 
 async def test_frontier_scripts(store: Store) -> None:
-    book = Frontier(store, "j", max_pages=3)
-    taken = await book.step(Step(links=[("u1", 0), ("u2", 1), ("u3", 0), ("u1", 5)]), take=2)
-    assert taken == [("u1", 0), ("u3", 0)]
+    book = Frontier(store, "j", max_pages=3, runner="a")
+
+    async def take(step: Step, most: int) -> list[tuple[str, int]]:
+        return [(taken.url, taken.depth) for taken in (await book.step(step, most)).urls]
+
+    links = [("u1", 0), ("u2", 1), ("u3", 0), ("u1", 5)]
+    assert await take(Step(links=links), 2) == [("u1", 0), ("u3", 0)]
     await book.step(Step(released=["u1"], walled=["u3"]))
     assert await book.sizes() == {"queued": 2, "taken": 0, "walled": 1, "done": 0}
-    assert await book.step(Step(), take=5) == [("u1", 0), ("u2", 1)]
+    again = (await book.step(Step(), take=5)).urls
+    assert [tuple(taken) for taken in again] == [("u1", 0, 1), ("u2", 1, 0)]
     record = PageRecord(url="u1", outcome="kept")
-    await book.step(Step(done=[("u1", record)], counts={"fetched": 1, "kept": 1}, links=[("u4", 1)]))
+    done = Done(record=record, counts={"fetched": 1, "kept": 1}, final="u1")
+    await book.step(Step(done=[("u1", done)], links=[("u4", 1)]))
     assert await book.record("u1") == record
-    assert await book.step(Step(), take=5) == [], "three pages were asked for, and three are under way"
-    assert await book.recover() == 1
+    assert await take(Step(), 5) == [], "three pages were asked for, and three are under way"
+    assert await book.leave() == 1
     assert await book.retry_walled() == 1
     assert await book.sizes() == {"queued": 3, "taken": 0, "walled": 0, "done": 1}
-    assert (await book.counts())["found"] == 4
+    assert (await book.counts()) == {"found": 4, "fetched": 1, "kept": 1}
+
+
+async def test_a_dead_runner_loses_its_urls_and_what_it_brings_late_counts_once(store: Store) -> None:
+    dead, living = (Frontier(store, "j", 10, runner=name) for name in ("dead", "living"))
+    await dead.beat()
+    assert (await living.beat()).runners == 2
+    await dead.step(Step(links=[("u1", 0), ("u2", 0)]), take=2)
+    assert await dead.may_discover()
+    assert not await living.may_discover()
+    assert (await living.step(Step(), take=2)).urls == []
+    await store.call("ZADD", keys.crawl("j", "runners"), 1, "dead")  # its lease is over
+    assert (await living.beat()).runners == 1
+    assert await living.may_discover()
+    assert [taken.url for taken in (await living.step(Step(), take=2)).urls] == ["u1", "u2"]
+    for runner in (living, dead):
+        done = Done(record=PageRecord(url="u1", outcome="kept"), counts={"kept": 1}, final="u1")
+        await runner.step(Step(done=[("u1", done)]))
+    # Another address of the same page is no second page.
+    done = Done(record=PageRecord(url="u1", outcome="kept"), counts={"kept": 1}, final="u1")
+    await living.step(Step(done=[("u2", done)]))
+    counts = await living.counts()
+    assert (counts["kept"], counts["skipped:duplicate"]) == (1, 1)
+    second = await living.record("u2")
+    assert second is not None
+    assert (second.outcome, second.cause) == ("skipped", "duplicate")
+
+
+async def test_an_answer_that_got_lost_leaves_no_url_behind(store: Store) -> None:
+    book = Frontier(store, "j", 10, runner="a")
+    step = Step(links=[("u1", 0), ("u2", 0)], counts={})
+    await book.step(step, take=2)  # suppose that nobody read the answer
+    took = await book.step(step, take=2, holding=[])
+    assert [taken.url for taken in took.urls] == ["u1", "u2"]
+    assert took.held == 2
 
 
 APP = """<!doctype html><html><head><title>App</title></head><body><div id="app"></div>

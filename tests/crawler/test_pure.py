@@ -6,9 +6,10 @@ import gzip
 from itertools import product
 
 import pytest
+from selectolax.lexbor import LexborHTMLParser
 
 from switchroom.crawler import login_wall, urls
-from switchroom.crawler.extract import front_matter, to_markdown
+from switchroom.crawler.extract import document, front_matter
 from switchroom.crawler.job import FINAL, TABLE, JobEvent, JobState, next_state
 from switchroom.crawler.manners import retry_after_s
 from switchroom.crawler.output import file_name
@@ -156,7 +157,7 @@ def test_every_state_and_event() -> None:
                 next_state(state, event)
     for state in FINAL:
         assert {after for (before, _), after in TABLE.items() if before == state} == {state}
-    assert all((state, JobEvent.LOST) in TABLE and (state, JobEvent.COOKIES) in TABLE for state in JobState)
+    assert all((state, JobEvent.COOKIES) in TABLE for state in JobState)
 
 
 def test_a_calendar_is_closed_and_articles_are_not() -> None:
@@ -173,6 +174,10 @@ def test_a_calendar_is_closed_and_articles_are_not() -> None:
     assert traps.admits("https://x.example/" + "a/b/" * 5) == "path_repeats"
     assert traps.admits("https://x.example/?" + "&".join(f"p{i}=1" for i in range(9))) == "too_many_parameters"
     assert sum(traps.admits(f"https://x.example/list?sort={i}") is None for i in range(500)) == 100
+
+
+def to_markdown(html: str, url: str, title: str) -> str:
+    return document(LexborHTMLParser(html), url, title)
 
 
 def test_markdown_keeps_title_headings_tables_links_and_code() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 from yarl import URL
 
@@ -20,6 +20,7 @@ from switchroom.net import GuardedClient, OutboundError
 log = logging.getLogger(__name__)
 
 BATCH = 500
+MAX_JUDGED = 500_000
 _TOLD = frozenset({"logout_link", "action_link", "trap", "path_repeats", "path_too_deep", "too_many_parameters"})
 
 
@@ -34,23 +35,40 @@ def why_not(url: str, words: str, roots: frozenset[str], jar: Jar) -> str | None
     return "asset" if urls.is_asset(url) else None
 
 
-def admit(
-    links: tuple[Link, ...], depth: int, roots: frozenset[str], jar: Jar, traps: Traps
-) -> tuple[list[tuple[str, int]], Counter[str]]:
-    """The links of a page that are taken up, with their depth, and counts of those left that are worth telling."""
-    admitted: list[tuple[str, int]] = []
-    left: Counter[str] = Counter()
-    for link in links:
-        reason = "nofollow" if link.nofollow else why_not(link.url, link.words, roots, jar)
-        if reason is None and urls.is_login_url(link.url):
-            reason = "login_page"
-        if reason is None:
-            reason = traps.admits(link.url)
-        if reason is None:
-            admitted.append((link.url, depth))
-        elif reason in _TOLD:
-            left["links_left:" + reason] += 1
-    return admitted, left
+class Admission:
+    """Which links of the pages of one crawl are taken up; each URL is judged once, and again with other cookies."""
+
+    def __init__(self, roots: frozenset[str], traps: Traps) -> None:
+        self._roots = roots
+        self._traps = traps
+        self._judged: set[str] = set()
+
+    def forget(self) -> None:
+        """Other cookies are there: what must not be followed while signed in may have changed."""
+        self._judged.clear()
+
+    def admit(self, links: Iterable[Link], depth: int, jar: Jar) -> tuple[list[tuple[str, int]], Counter[str]]:
+        """The links of a page that are new and taken up, with their depth, and counts of those left that are worth
+        telling."""
+        admitted: list[tuple[str, int]] = []
+        left: Counter[str] = Counter()
+        judged = self._judged
+        for link in links:
+            url = link.url
+            if url in judged or link.nofollow:
+                continue
+            if len(judged) < MAX_JUDGED:
+                judged.add(url)
+            reason = why_not(url, link.words, self._roots, jar)
+            if reason is None and urls.is_login_url(url):
+                reason = "login_page"
+            if reason is None:
+                reason = self._traps.admits(url)
+            if reason is None:
+                admitted.append((url, depth))
+            elif reason in _TOLD:
+                left["links_left:" + reason] += 1
+        return admitted, left
 
 
 async def discover(

@@ -10,6 +10,7 @@ import msgspec
 from switchroom.errors import Conflict
 
 RenderMode = Literal["auto", "always", "never"]
+ExtractMode = Literal["page", "article"]
 
 
 class JobState(StrEnum):
@@ -25,13 +26,13 @@ class JobState(StrEnum):
 
 
 class JobEvent(StrEnum):
-    """What happens to a job: by its runner (`start` to `lost`), by cookies, by a person."""
+    """What happens to a job: by its runners (`start` to `error`), by cookies, by a person. A runner that dies is no
+    event of the job: others go on, or the next process joins."""
 
     START = "start"
     DRAINED = "drained"
     WALLED = "walled"
     ERROR = "error"
-    LOST = "lost"  # the process that ran it is gone
     COOKIES = "cookies"
     PAUSE = "pause"
     RESUME = "resume"
@@ -43,7 +44,6 @@ FINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
 _S, _E = JobState, JobEvent
 TABLE: dict[tuple[JobState, JobEvent], JobState] = {
     (_S.QUEUED, _E.START): _S.RUNNING,
-    (_S.QUEUED, _E.LOST): _S.QUEUED,
     (_S.QUEUED, _E.COOKIES): _S.QUEUED,
     (_S.QUEUED, _E.RESUME): _S.QUEUED,
     (_S.QUEUED, _E.PAUSE): _S.PAUSED,
@@ -51,23 +51,20 @@ TABLE: dict[tuple[JobState, JobEvent], JobState] = {
     (_S.RUNNING, _E.DRAINED): _S.COMPLETED,
     (_S.RUNNING, _E.WALLED): _S.WAITING_LOGIN,
     (_S.RUNNING, _E.ERROR): _S.FAILED,
-    (_S.RUNNING, _E.LOST): _S.QUEUED,
     (_S.RUNNING, _E.COOKIES): _S.RUNNING,
     (_S.RUNNING, _E.RESUME): _S.RUNNING,
     (_S.RUNNING, _E.PAUSE): _S.PAUSED,
     (_S.RUNNING, _E.CANCEL): _S.CANCELLED,
-    (_S.WAITING_LOGIN, _E.LOST): _S.WAITING_LOGIN,
     (_S.WAITING_LOGIN, _E.COOKIES): _S.QUEUED,
     (_S.WAITING_LOGIN, _E.RESUME): _S.QUEUED,
     (_S.WAITING_LOGIN, _E.PAUSE): _S.PAUSED,
     (_S.WAITING_LOGIN, _E.CANCEL): _S.CANCELLED,
-    (_S.PAUSED, _E.LOST): _S.PAUSED,
     (_S.PAUSED, _E.COOKIES): _S.PAUSED,
     (_S.PAUSED, _E.PAUSE): _S.PAUSED,
     (_S.PAUSED, _E.RESUME): _S.QUEUED,
     (_S.PAUSED, _E.CANCEL): _S.CANCELLED,
     (_S.CANCELLED, _E.CANCEL): _S.CANCELLED,
-    **{(final, event): final for final in FINAL for event in (_E.LOST, _E.COOKIES)},
+    **{(final, _E.COOKIES): final for final in FINAL},
 }
 
 
@@ -84,7 +81,11 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `starts` are canonical URLs, `hosts` the hosts (without `www.`) it stays on, `depth` how many links away from a
     start or a sitemap it goes, `max_pages` the pages it reads at most. With `on_login_wall="skip"` walled pages count
-    as failed and the job completes; with `wait` it pauses for cookies.
+    as failed and the job completes; with `wait` it pauses for cookies, and tells `webhook` where one is given.
+
+    `extract` says how a page becomes Markdown: `page` takes what the page marks as its content, `article` asks an
+    article extractor, which costs ten times the CPU. `images` leaves a note for each picture, `conditional` asks the
+    site only for pages that changed, `warc` archives the answers, `screenshots` pictures the rendered pages.
     """
 
     starts: tuple[str, ...]
@@ -94,6 +95,12 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     render: RenderMode = "auto"
     sitemaps: bool = True
     on_login_wall: Literal["wait", "skip"] = "wait"
+    extract: ExtractMode = "page"
+    images: bool = False
+    conditional: bool = False
+    warc: bool = False
+    screenshots: bool = False
+    webhook: str = ""
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -118,7 +125,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     created_ms: int = 0
     started_ms: int = 0
     ended_ms: int = 0
-    active_ms: int = 0
     note: str = ""
     waiting: Waiting | None = None
     discovered: bool = False
@@ -128,7 +134,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 class PageRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What became of one URL in a job. `outcome` is `kept`, `unchanged`, `skipped` or `failed`, the last two with a
-    `cause`. `file` is relative to the domain's folder."""
+    `cause`. `file` and `screenshot` are relative to the domain's folder; `etag` and `last_modified` are as the site
+    sent them."""
 
     url: str
     outcome: Literal["kept", "unchanged", "skipped", "failed"]
@@ -142,3 +149,6 @@ class PageRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rendered: bool = False
     final_url: str = ""
     fetched_ms: int = 0
+    etag: str = ""
+    last_modified: str = ""
+    screenshot: str = ""

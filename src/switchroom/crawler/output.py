@@ -9,18 +9,30 @@ import hashlib
 import os
 import re
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 import msgspec
 from yarl import URL
 
+from switchroom.crawler.extract import front_matter
 from switchroom.crawler.job import PageRecord
 
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9_-]+")
 _NOT_IN_HOSTS = re.compile(r"[^a-z0-9.-]+")
 _MAX_SLUG_CHARS = 80
+
+
+class PageFile(NamedTuple):
+    """A good reading on its way to disk: `record.file` and `record.screenshot` say where."""
+
+    host: str
+    record: PageRecord
+    markdown: str
+    screenshot: bytes = b""
 
 
 class Output:
@@ -34,15 +46,23 @@ class Output:
         name = _NOT_IN_HOSTS.sub("_", host.lower()).lstrip(".") or "_"
         return self.root / name
 
-    def write_page(self, host: str, url: str, text: str) -> str:
-        """Write a page's Markdown; returns its path relative to the domain's folder."""
-        relative = file_name(url)
-        _write(self.folder(host) / relative, text)
-        return relative
+    def write_pages(self, files: Iterable[PageFile]) -> None:
+        """Write the Markdown of pages; what is unchanged and there is left alone."""
+        for host, record, markdown, screenshot in files:
+            path = self.folder(host) / record.file
+            if screenshot:
+                _write(self.folder(host) / record.screenshot, screenshot)
+            if not markdown or (record.outcome == "unchanged" and path.exists()):
+                continue
+            fetched_at = rfc3339_ms(record.fetched_ms)
+            text = front_matter(
+                markdown, url=record.url, title=record.title, fetched_at=fetched_at, rendered=record.rendered
+            )
+            _write(path, text.encode("utf-8", "replace"))
 
     def remove_page(self, host: str, relative: str) -> None:
         """Take a page out again; one that is gone already is no error."""
-        if relative == Path(relative).name or Path(relative).parts[0] == "pages":
+        if Path(relative).parts[:1] in (("pages",), ("screenshots",)):
             (self.folder(host) / relative).unlink(missing_ok=True)
 
     def write_index(self, host: str, pages: list[PageRecord]) -> None:
@@ -60,18 +80,18 @@ class Output:
                     "depth": page.depth,
                     "status": page.status,
                 }
-            ).decode()
+            )
             for page in pages
         ]
-        _write(self.folder(host) / "pages.jsonl", "".join(line + "\n" for line in lines))
+        _write(self.folder(host) / "pages.jsonl", b"".join(line + b"\n" for line in lines))
         entries = "".join(
             f"  <url><loc>{escape(page.url)}</loc><lastmod>{rfc3339_ms(page.fetched_ms)}</lastmod></url>\n"
             for page in pages
         )
         _write(
             self.folder(host) / "sitemap.xml",
-            '<?xml version="1.0" encoding="UTF-8"?>\n'
-            f'<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{entries}</urlset>\n',
+            b'<?xml version="1.0" encoding="UTF-8"?>\n'
+            + f'<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{entries}</urlset>\n'.encode(),
         )
 
 
@@ -82,18 +102,26 @@ def file_name(url: str) -> str:
     return f"pages/{readable}-{digest}.md"
 
 
+def screenshot_name(file: str) -> str:
+    """The picture beside a page's Markdown file."""
+    return "screenshots/" + file.removeprefix("pages/").removesuffix(".md") + ".jpeg"
+
+
 def rfc3339_ms(at_ms: int) -> str:
     """Unix milliseconds as RFC 3339 in UTC, to the second."""
     return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _write(path: Path, content: bytes) -> None:
     temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
-    handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
-            file.write(text)
+        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(handle, "wb", buffering=0) as file:
+            file.write(content)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

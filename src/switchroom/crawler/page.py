@@ -1,4 +1,7 @@
-"""What one HTML page says to a crawler: links, canonical address, robots directives, forms, and if it is a shell."""
+"""What one HTML page says to a crawler: links, canonical address, robots directives, forms, and if it is a shell.
+
+A page is parsed once: the tree goes on to `markdown`. All facts come from one pass of one selector.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +15,20 @@ from switchroom.crawler import urls
 MAX_LINKS = 5000
 _SHELL_TEXT_CHARS = 250
 _SHELL_ROOTS = (
-    "#root",
-    "#app",
-    "#__next",
-    "#__nuxt",
-    "#svelte",
-    "[ng-version]",
-    "app-root",
-    "[data-reactroot]",
-    "#q-app",
+    "#root, #app, #__next, #__nuxt, #svelte, [ng-version], app-root, [data-reactroot], #q-app, #gatsby, astro-island"
+)
+_FACTS = (
+    "a[href], area[href], iframe[src], frame[src], base[href], meta[content], link[rel][href], title, h1, h2, script, "
+    "noscript, input"
 )
 _WAITS = re.compile(
     r"enable javascript|requires javascript|javascript is (?:disabled|required)|loading(?:\.\.\.|…)", re.IGNORECASE
 )
 _REFRESH = re.compile(r"^\s*\d+(?:\.\d+)?\s*[;,]\s*(?:url\s*=\s*)?['\"]?([^'\"]+)", re.IGNORECASE)
-_SPACE = re.compile(r"\s+")
 
 
-class Link(msgspec.Struct, frozen=True):
-    """A link: its canonical URL and its words."""
+class Link(msgspec.Struct, frozen=True, gc=False):
+    """A link: its canonical URL and its words (of an image or icon: what it is called)."""
 
     url: str
     words: str
@@ -54,36 +52,61 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_page(html: str, url: str) -> Page:
     """Parse `html`, which was found at `url`."""
-    tree = LexborHTMLParser(html)
-    base_node = tree.css_first("base[href]")
-    base = urls.resolve(url, base_node.attributes.get("href") or "") if base_node else None
-    base = base or url
-    robots = " ".join(
-        (node.attributes.get("content") or "").lower()
-        for node in tree.css("meta[name='robots' i], meta[name='switchroom' i]")
-    )
-    links = _links(tree, base)
-    canonical_node = tree.css_first("link[rel='canonical' i][href]")
-    canonical = urls.resolve(base, canonical_node.attributes.get("href") or "") if canonical_node else None
-    refresh_node = tree.css_first("meta[http-equiv='refresh' i][content]")
-    refresh = _REFRESH.match(refresh_node.attributes.get("content") or "") if refresh_node else None
-    password_form = tree.css_first("input[type='password' i]") is not None
-    title_node = tree.css_first("title")
-    headings = tuple(_words(node) for node in tree.css("h1, h2")[:10])
-    scripts = len(tree.css("script:not([type]), script[type*='javascript' i], script[type='module' i]"))
-    noscript = " ".join(_words(node) for node in tree.css("noscript"))
-    # LexborHTMLParser's css() shares its nodes with the tree: what is taken out here is gone for `text` alone.
+    return page_of(LexborHTMLParser(html), url)
+
+
+def page_of(tree: LexborHTMLParser, url: str) -> Page:
+    """The facts of a parsed page. Scripts, styles and the head are gone from the tree afterwards."""
+    base = url
+    canonical = refresh = title = None
+    robots = noscript = ""
+    password_form = False
+    scripts = 0
+    headings: list[str] = []
+    anchors: list[LexborNode] = []
+    for node in tree.css(_FACTS):
+        tag = node.tag
+        if tag == "a" or tag == "area" or tag == "iframe" or tag == "frame":
+            anchors.append(node)
+        elif tag == "script":
+            kind = (node.attributes.get("type") or "").lower()
+            scripts += kind in ("", "module") or "javascript" in kind
+        elif tag == "h1" or tag == "h2":
+            if len(headings) < 10:
+                headings.append(_words(node))
+        elif tag == "title":
+            if title is None and (node.parent is None or node.parent.tag == "head"):
+                title = _words(node)
+        elif tag == "noscript":
+            noscript += " " + _words(node)
+        elif tag == "input":
+            password_form = password_form or (node.attributes.get("type") or "").lower() == "password"
+        elif tag == "base":
+            if base == url:
+                base = urls.resolve(url, node.attributes.get("href") or "") or url
+        else:
+            said = node.attributes
+            if tag == "link":
+                if canonical is None and (said.get("rel") or "").lower() == "canonical":
+                    canonical = said.get("href")
+            elif (said.get("name") or "").lower() in ("robots", "switchroom"):
+                robots += " " + (said.get("content") or "").lower()
+            elif refresh is None and (said.get("http-equiv") or "").lower() == "refresh":
+                refresh = _REFRESH.match(said.get("content") or "")
+    links = _links(anchors, base)
+    # css() shares its nodes with the tree: what is taken out here is gone for the text and the Markdown.
     tree.strip_tags(["script", "style", "noscript", "template", "svg", "head"])
     text = _words(tree.body) if tree.body is not None else ""
+    none = "none" in robots.replace(",", " ").split()
     return Page(
-        title=_words(title_node) if title_node is not None else (headings[0] if headings else ""),
+        title=title or (headings[0] if headings else ""),
         text=text,
         links=links,
-        canonical=canonical,
-        noindex="noindex" in robots or "none" in robots.replace(",", " ").split(),
-        nofollow="nofollow" in robots or "none" in robots.replace(",", " ").split(),
+        canonical=urls.resolve(base, canonical) if canonical else None,
+        noindex="noindex" in robots or none,
+        nofollow="nofollow" in robots or none,
         password_form=password_form,
-        headings=headings,
+        headings=tuple(headings),
         shell=shell_reason(tree, text, scripts, noscript),
         refresh=urls.resolve(base, refresh[1]) if refresh else None,
     )
@@ -100,31 +123,36 @@ def shell_reason(tree: LexborHTMLParser, text: str, scripts: int, noscript: str)
     """
     if scripts == 0 or len(text) >= _SHELL_TEXT_CHARS:
         return None
-    for selector in _SHELL_ROOTS:
-        node = tree.css_first(selector)
-        if node is not None and len(_words(node)) < 100:
-            return "empty_root"
+    if any(len(_words(node)) < 100 for node in tree.css(_SHELL_ROOTS)):
+        return "empty_root"
     if _WAITS.search(text) or _WAITS.search(noscript):
         return "asks_for_javascript"
     return "no_text" if len(text) < 60 else None
 
 
-def _links(tree: LexborHTMLParser, base: str) -> tuple[Link, ...]:
+def _links(anchors: list[LexborNode], base: str) -> tuple[Link, ...]:
     found: dict[str, Link] = {}
-    for node in tree.css("a[href], area[href], iframe[src], frame[src]"):
-        attributes = node.attributes
-        href = attributes.get("href") or attributes.get("src")
-        if not href or attributes.get("data-method", "get").lower() not in ("get", ""):  # type: ignore[union-attr]
+    for node in anchors:
+        said = node.attributes
+        href = said.get("href") or said.get("src")
+        if not href:
             continue
         url = urls.resolve(base, href)
         if url is None or url in found:
             continue
-        nofollow = "nofollow" in (attributes.get("rel") or "").lower()
-        found[url] = Link(url, _words(node)[:200] or (attributes.get("title") or ""), nofollow)
+        if "data-method" in said and (said["data-method"] or "get").lower() != "get":
+            continue
+        words = _words(node)[:200] or said.get("aria-label") or said.get("title") or _picture(node)
+        found[url] = Link(url, words, "nofollow" in (said.get("rel") or "").lower())
         if len(found) >= MAX_LINKS:
             break
     return tuple(found.values())
 
 
+def _picture(node: LexborNode) -> str:
+    picture = node.css_first("img[alt]")
+    return (picture.attributes.get("alt") or "") if picture is not None else ""
+
+
 def _words(node: LexborNode) -> str:
-    return _SPACE.sub(" ", node.text(separator=" ")).strip()
+    return " ".join(node.text(separator=" ").split())

@@ -4,28 +4,42 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import msgspec
 from aiohttp import hdrs
+from selectolax.lexbor import LexborHTMLParser
 from yarl import URL
 
-from switchroom.crawler import extract, login_wall, urls
+from switchroom.crawler import extract, kinds, login_wall, pdf, urls
 from switchroom.crawler.jar import Jar
-from switchroom.crawler.job import RenderMode
-from switchroom.crawler.page import Page, read_page
+from switchroom.crawler.job import JobSpec, PageRecord
+from switchroom.crawler.page import Page, page_of
 from switchroom.crawler.render import RenderSession
 from switchroom.net import Fetched, GuardedClient
 
 MAX_PAGE_BYTES = 10_000_000
+MAX_PDF_BYTES = 32_000_000
 FETCH_TIMEOUT_S = 30.0
 RENDER_TIMEOUT_S = 30.0
-_HTML = frozenset({"text/html", "application/xhtml+xml", ""})
-_TEXT = frozenset({"text/plain", "text/markdown", "text/x-markdown"})
+_PDFS_AT_ONCE = 2
+_INLINE_BYTES = 65_536
+"""Pages up to this size are read on the spot, in about a millisecond; a thread's hand-over costs more than it frees."""
+_MOVED = frozenset({301, 302, 303, 307, 308})
+_ACCEPT = "text/html,application/xhtml+xml,application/pdf;q=0.9,text/plain;q=0.9,*/*;q=0.5"
+_HEADERS: dict[str, str] = {hdrs.ACCEPT: _ACCEPT}
+
+
+class Archive(Protocol):
+    """Keeps answers as they came."""
+
+    async def add(self, url: str, got: Fetched) -> None:
+        """Keep what `url` answered."""
 
 
 class Reading(msgspec.Struct, kw_only=True):
     """What a URL answered. `wall` is the sign of a login wall (then `markdown` is empty); `cause` why there is nothing
-    to keep; `shell` why the HTML needs a browser."""
+    to keep; `shell` why the HTML needs a browser; `not_modified` that the page is as it was."""
 
     url: str
     status: int
@@ -37,90 +51,167 @@ class Reading(msgspec.Struct, kw_only=True):
     cause: str | None = None
     shell: str | None = None
     retry_after: str | None = None
+    not_modified: bool = False
+    etag: str = ""
+    last_modified: str = ""
+    screenshot: bytes = b""
 
 
 class Reader:
     """Reads URLs for one crawl. `browser` gives the crawl's browser session, started when first needed."""
 
     def __init__(
-        self, client: GuardedClient, browser: Callable[[], Awaitable[RenderSession]], mode: RenderMode, jar: Jar
+        self,
+        client: GuardedClient,
+        browser: Callable[[], Awaitable[RenderSession]],
+        spec: JobSpec,
+        jar: Jar,
+        archive: Archive | None = None,
     ) -> None:
         self._client = client
         self._browser = browser
-        self._mode = mode
+        self._spec = spec
+        self._archive = archive
         self.jar = jar
         # Patterns whose HTML was a shell: their pages go on to the browser without a look at the rule again.
         self._shell_patterns: set[str] = set()
+        self._pdfs = asyncio.Semaphore(_PDFS_AT_ONCE)
 
-    async def read(self, url: str, *, anonymous: bool = False) -> Reading:
-        """Read `url` with the crawl's cookies (none of them with `anonymous`). Raises `OutboundError`."""
+    async def read(self, url: str, *, anonymous: bool = False, known: PageRecord | None = None) -> Reading:
+        """Read `url` with the crawl's cookies (none of them with `anonymous`). With `known` the site is asked only for
+        what changed since that reading. Raises `OutboundError`."""
         jar = Jar() if anonymous else self.jar
         host = URL(url).host or ""
         cleared = jar.cleared.get(host, 0)
         got = await self._client.fetch(
             url,
             cookies=jar,
-            max_bytes=MAX_PAGE_BYTES,
+            max_bytes=MAX_PDF_BYTES if url.lower().endswith(".pdf") else MAX_PAGE_BYTES,
             timeout_s=FETCH_TIMEOUT_S,
-            headers={hdrs.ACCEPT: "text/html,application/xhtml+xml,text/plain;q=0.9,*/*;q=0.5"},
+            headers=_HEADERS if known is None else _HEADERS | _conditions(known),
+            may_follow=None if anonymous else self._may_follow,
         )
-        reading = await asyncio.to_thread(_analyse, url, got, jar.cleared.get(host, 0) > cleared)
-        render = self._mode == "always" or (
-            self._mode == "auto" and (reading.shell is not None or urls.pattern_of(url) in self._shell_patterns)
+        if self._archive is not None and not anonymous:
+            await self._archive.add(url, got)
+        reading = await self._analyse(url, got, jar.cleared.get(host, 0) > cleared)
+        render = self._spec.render == "always" or (
+            self._spec.render == "auto"
+            and (
+                reading.shell is not None or bool(self._shell_patterns and urls.pattern_of(url) in self._shell_patterns)
+            )
         )
         if not render or anonymous or reading.wall or reading.cause or reading.page is None:
             return reading
         if reading.shell is not None:
             self._shell_patterns.add(urls.pattern_of(url))
+        return await self._render(url, jar, host)
+
+    async def _render(self, url: str, jar: Jar, host: str) -> Reading:
         session = await self._browser()
         cleared = jar.cleared.get(host, 0)
-        seen = await session.render(url, jar, max_chars=MAX_PAGE_BYTES, timeout_s=RENDER_TIMEOUT_S)
-        final = urls.canonical(seen.url) or url
-        return await asyncio.to_thread(
-            _rendered, url, final, seen.status, seen.html, jar.cleared.get(host, 0) > cleared
+        seen = await session.render(
+            url, jar, max_chars=MAX_PAGE_BYTES, timeout_s=RENDER_TIMEOUT_S, screenshot=self._spec.screenshots
         )
-
-
-def _analyse(asked: str, got: Fetched, cookie_cleared: bool) -> Reading:
-    final = urls.canonical(got.url) or asked
-    reading = Reading(url=final, status=got.status, retry_after=got.headers.get(hdrs.RETRY_AFTER))
-    if got.status in (429, 503):
-        reading.cause = f"status_{got.status}"
+        final = urls.canonical(seen.url) or url
+        reading = await asyncio.to_thread(
+            self._rendered, url, final, seen.status, seen.html, jar.cleared.get(host, 0) > cleared
+        )
+        reading.screenshot = seen.screenshot
         return reading
-    if login_wall.http_auth(got.status, got.headers.get(hdrs.WWW_AUTHENTICATE, "")):
-        reading.cause = "http_auth"
+
+    def _may_follow(self, target: URL) -> bool:
+        """A redirect that would log us out is not followed while there is something to lose."""
+        return not (urls.ends_session(str(target)) and self.jar.header_for(target))
+
+    async def _analyse(self, asked: str, got: Fetched, cookie_cleared: bool) -> Reading:
+        final = urls.canonical(got.url) or asked
+        headers = got.headers
+        reading = Reading(
+            url=final,
+            status=got.status,
+            etag=headers.get(hdrs.ETAG, "")[:500],
+            last_modified=headers.get(hdrs.LAST_MODIFIED, "")[:100],
+        )
+        if got.status == 304:
+            reading.not_modified = True
+            return reading
+        if got.status in _MOVED and hdrs.LOCATION in headers:
+            reading.cause = "logout_link"  # a redirect that was not followed
+            return reading
+        if got.status in (429, 503):
+            reading.cause = f"status_{got.status}"
+            reading.retry_after = headers.get(hdrs.RETRY_AFTER)
+            return reading
+        if login_wall.http_auth(got.status, headers.get(hdrs.WWW_AUTHENTICATE, "")):
+            reading.cause = "http_auth"
+            return reading
+        kind = kinds.kind_of(got.content_type, got.body)
+        if kind == "html" and got.body:
+            if len(got.body) <= _INLINE_BYTES:
+                self._html(reading, asked, got, cookie_cleared)
+            else:
+                await asyncio.to_thread(self._html, reading, asked, got, cookie_cleared)
+            return reading
+        reading.wall = login_wall.suspect(asked, final, got.status, None, cookie_cleared=cookie_cleared)
+        if reading.wall:
+            return reading
+        if cause := _cause(got.status):
+            reading.cause = cause
+        elif not got.body:
+            reading.cause = "empty"
+        elif kind == "pdf":
+            async with self._pdfs:
+                await _read_pdf(reading, got.body, final)
+        elif kind == "text":
+            reading.markdown = (await asyncio.to_thread(got.text)).strip() + "\n"
+            reading.title = URL(final).name or final
+        else:
+            reading.cause = "unsupported_type"
         return reading
-    kind = got.content_type
-    if kind in _HTML and got.body:
+
+    def _html(self, reading: Reading, asked: str, got: Fetched, cookie_cleared: bool) -> None:
         html = got.text()
-        reading.page = read_page(html, final)
-        reading.title = reading.page.title
-        reading.shell = reading.page.shell
-    reading.wall = login_wall.suspect(asked, final, got.status, reading.page, cookie_cleared=cookie_cleared)
-    if reading.wall:
+        tree = LexborHTMLParser(html)
+        page = reading.page = page_of(tree, reading.url)
+        reading.title, reading.shell = page.title, page.shell
+        reading.wall = login_wall.suspect(asked, reading.url, got.status, page, cookie_cleared=cookie_cleared)
+        if reading.wall is None:
+            reading.cause = _cause(got.status)
+            if reading.cause is None:
+                reading.markdown = self._markdown(html, tree, reading.url, page.title)
+
+    def _rendered(self, asked: str, final: str, status: int, html: str, cookie_cleared: bool) -> Reading:
+        tree = LexborHTMLParser(html)
+        page = page_of(tree, final)
+        reading = Reading(url=final, status=status, page=page, title=page.title, rendered=True)
+        reading.wall = login_wall.suspect(asked, final, status, page, cookie_cleared=cookie_cleared)
+        if reading.wall is None and status >= 400:
+            reading.cause = _cause(status)
+        elif reading.wall is None:
+            reading.markdown = self._markdown(html, tree, final, page.title)
         return reading
-    if got.status in (404, 410):
-        reading.cause = "not_found"
-    elif got.status >= 300:
-        reading.cause = f"status_{got.status}"
-    elif reading.page is not None:
-        reading.markdown = extract.to_markdown(html, final, reading.title)
-    elif kind in _TEXT:
-        reading.markdown = got.text().strip() + "\n"
-        reading.title = URL(final).name or final
-    elif not got.body:
-        reading.cause = "empty"
-    else:
-        reading.cause = "unsupported_type"
-    return reading
+
+    def _markdown(self, html: str, tree: LexborHTMLParser, url: str, title: str) -> str:
+        if self._spec.extract == "article":
+            return extract.article(html, tree, url, title, images=self._spec.images)
+        return extract.document(tree, url, title, images=self._spec.images)
 
 
-def _rendered(asked: str, final: str, status: int, html: str, cookie_cleared: bool) -> Reading:
-    page = read_page(html, final)
-    reading = Reading(url=final, status=status, page=page, title=page.title, rendered=True)
-    reading.wall = login_wall.suspect(asked, final, status, page, cookie_cleared=cookie_cleared)
-    if reading.wall is None and status >= 400:
-        reading.cause = f"status_{status}"
-    elif reading.wall is None:
-        reading.markdown = extract.to_markdown(html, final, page.title)
-    return reading
+def _conditions(known: PageRecord) -> dict[str, str]:
+    """The headers of a conditional request (RFC 9110 §13)."""
+    asked = {hdrs.IF_NONE_MATCH: known.etag, hdrs.IF_MODIFIED_SINCE: known.last_modified}
+    return {name: value for name, value in asked.items() if value}
+
+
+def _cause(status: int) -> str | None:
+    if status in (404, 410):
+        return "not_found"
+    return f"status_{status}" if status >= 300 else None
+
+
+async def _read_pdf(reading: Reading, body: bytes, url: str) -> None:
+    found = await pdf.read_pdf(body)
+    reading.cause = found.cause or None
+    if not found.cause:
+        reading.title = found.title or URL(url).name or url
+        reading.markdown = extract.under_title(found.markdown, reading.title)

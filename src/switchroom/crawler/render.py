@@ -89,12 +89,14 @@ _SETTLED = """
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A rendered page: where it ended, the main answer's status, its HTML. `hurried` says that it never settled."""
+    """A rendered page: where it ended, the main answer's status, its HTML. `hurried` says that it never settled;
+    `screenshot` is a JPEG of the whole page where one was asked for."""
 
     url: str
     status: int
     html: str
     hurried: bool
+    screenshot: bytes = b""
 
 
 @dataclass(slots=True)
@@ -189,7 +191,6 @@ class BrowserPool:
                         "--disable-gpu",
                         "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
                         "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
-                        "--blink-settings=imagesEnabled=false",
                     ],
                 )
             except PlaywrightError as error:
@@ -239,7 +240,9 @@ class RenderSession:
         except (PlaywrightError, TimeoutError):
             log.debug("browser context was gone already")
 
-    async def render(self, url: str, jar: Jar, *, max_chars: int, timeout_s: float = 30.0) -> Rendered:
+    async def render(
+        self, url: str, jar: Jar, *, max_chars: int, timeout_s: float = 30.0, screenshot: bool = False
+    ) -> Rendered:
         """Open `url` and wait until it has settled; what the site sets as cookies goes into `jar`.
 
         Raises `OutboundError` with the causes of the guarded client, and `download` and `crashed`.
@@ -250,7 +253,7 @@ class RenderSession:
             refused = self._pool.socks.refused if self._pool.socks else 0
             try:
                 async with asyncio.timeout(timeout_s):
-                    rendered = await _visit(session, slot, url, timeout_s)
+                    rendered = await _visit(session, slot, url, timeout_s, screenshot)
                     await _take_cookies(session, jar, rendered.url)
             except (TimeoutError, PlaywrightTimeout):
                 await _drop(slot)
@@ -279,10 +282,10 @@ class RenderSession:
             return self._session
 
 
-async def _visit(session: _Session, slot: _Slot, url: str, timeout_s: float) -> Rendered:
+async def _visit(session: _Session, slot: _Slot, url: str, timeout_s: float, screenshot: bool) -> Rendered:
     if slot.page is None or slot.page.is_closed() or slot.uses >= PAGE_USES:
         await _drop(slot)
-        slot.page = await _new_page(session.context)
+        slot.page = await _new_page(session.context, pictures=screenshot)
         slot.uses = 0
     slot.uses += 1
     page = slot.page
@@ -299,17 +302,21 @@ async def _visit(session: _Session, slot: _Slot, url: str, timeout_s: float) -> 
             if "context was destroyed" not in str(error) and "navigat" not in str(error):
                 raise
             await page.wait_for_load_state("domcontentloaded", timeout=timeout_s * 1000)
-    return Rendered(page.url, answer.status if answer is not None else 200, await page.content(), hurried)
+    picture = b""
+    if screenshot:
+        picture = await page.screenshot(type="jpeg", quality=60, full_page=True, timeout=timeout_s * 1000)
+    return Rendered(page.url, answer.status if answer is not None else 200, await page.content(), hurried, picture)
 
 
-async def _new_page(context: BrowserContext) -> Page:
+async def _new_page(context: BrowserContext, *, pictures: bool) -> Page:
     page = await context.new_page()
     page.on("dialog", _dismiss)
     page.on("popup", _close)
     cdp = await context.new_cdp_session(page)
     await cdp.send("Network.enable")
-    # By the browser itself: a route of Playwright's would bring each request through Python.
-    await cdp.send("Network.setBlockedURLs", {"urls": _HEAVY})
+    if not pictures:
+        # By the browser itself: a route of Playwright's would bring each request through Python.
+        await cdp.send("Network.setBlockedURLs", {"urls": _HEAVY})
     return page
 
 

@@ -22,12 +22,13 @@ class Robots:
     def __init__(self, text: str, *, closed: bool = False) -> None:
         self._rules = Protego.parse(text)
         self._closed = closed
+        self._open = not closed and not text.strip()
         self.sitemaps: tuple[str, ...] = tuple(self._rules.sitemaps)
         self.delay_s = min(float(self._rules.crawl_delay(AGENT) or 0.0), MAX_DELAY_S)
 
     def allows(self, url: str) -> bool:
         """Whether `url` may be fetched."""
-        return not self._closed and bool(self._rules.can_fetch(url, AGENT))
+        return self._open or (not self._closed and bool(self._rules.can_fetch(url, AGENT)))
 
 
 async def load_robots(client: GuardedClient, url: str) -> Robots:

@@ -8,31 +8,36 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
+import msgspec
+from redis.exceptions import ResponseError
 from yarl import URL
 
-from switchroom.crawler import extract, frontier, login_wall, urls
-from switchroom.crawler.discover import admit, discover, why_not
-from switchroom.crawler.frontier import Frontier, Step
-from switchroom.crawler.hosts import Hosts
+from switchroom.crawler import extract, job_store, login_wall, sites, urls
+from switchroom.crawler.desk import Desk, Work
+from switchroom.crawler.discover import Admission, discover, why_not
+from switchroom.crawler.frontier import Done, Frontier, Step
 from switchroom.crawler.jar import Jar
-from switchroom.crawler.job import Job, JobEvent, PageRecord, Waiting
-from switchroom.crawler.output import rfc3339_ms
+from switchroom.crawler.job import Job, JobEvent, JobState, PageRecord, Waiting
+from switchroom.crawler.output import PageFile, file_name, screenshot_name
+from switchroom.crawler.patience import patiently, store_is_away
 from switchroom.crawler.read import Reader, Reading
 from switchroom.crawler.render import RenderSession
 from switchroom.crawler.tools import Tools
 from switchroom.crawler.traps import Traps
+from switchroom.crawler.warc import WarcArchive
 from switchroom.errors import SwitchroomError
 from switchroom.net import OutboundError
 
 log = logging.getLogger(__name__)
 
 TRIES = 3
-_AGAIN = frozenset(
-    {"connect", "timeout", "protocol", "crashed", "status_429", "status_503", "status_502", "status_504"}
-)
+TRIES_AWAY = 6  # of a host that had answered before: it may come back
+PATIENCE_S = 600.0
+"""How long a host that is away altogether is waited for, before its pages count as failed."""
+_AWAY = frozenset({"connect", "timeout", "dns", "status_502", "status_504"})
+_AGAIN = _AWAY | {"protocol", "crashed", "status_429", "status_503"}
 _CONFIRMED_WALLS = 3  # a host's first walls are confirmed by a second look, later ones believed
-_COOKIE_LOOK_S = 1.0
-_IDLE_LOOK_S = 0.25
+_BEAT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,253 +50,274 @@ class Outcome:
 
 
 class Crawl:
-    """One run of a job. `run()` once; cancel its task to pause: what was under way goes back to the frontier."""
+    """One process's part in a job. `run()` once; cancel its task to leave: what was under way goes back to the
+    frontier. Any number of processes may run the same job."""
 
     def __init__(self, tools: Tools, job: Job) -> None:
         self._tools = tools
         self._job = job
         self._spec = job.spec
         self._roots = frozenset(job.spec.hosts)
-        self._frontier = Frontier(tools.store, job.id, job.spec.max_pages)
+        self._book = Frontier(tools.store, job.id, job.spec.max_pages, tools.runner)
+        self._desk = Desk(tools, self._book, lambda: self._job.discovered)
         self._jar = Jar()
         self._version = -1
-        self._reader = Reader(tools.client, self._browser_session, job.spec.render, self._jar)
+        self._archive = WarcArchive(tools.output.root, job.id, tools.runner) if job.spec.warc else None
+        self._reader = Reader(tools.client, self._browser_session, job.spec, self._jar, self._archive)
         self._session: RenderSession | None = None
         self._session_lock = asyncio.Lock()
-        self._hosts = Hosts(tools.client, per_host=tools.per_host, delay_s=tools.delay_s)
+        self._hosts = tools.hosts
         self._traps = Traps()
+        self._admission = Admission(self._roots, self._traps)
         self._same_body = login_wall.SameBody()
-        self._tries: dict[str, int] = {}
         self._walls: dict[str, int] = {}
         self._last_wall: Waiting | None = None
         self._lost: Waiting | None = None
         self._signed_in_pages: deque[str] = deque(maxlen=5)
         self._touched: set[str] = set(job.spec.hosts)
         self._read_here: set[str] = set()  # bounded by `max_pages`
-        self._busy = 0
-        self._more = asyncio.Event()
 
     @property
     def cookies_version(self) -> int:
         """The version of the cookies that this run used last."""
         return self._version
 
-    async def run(self) -> Outcome:
-        """Crawl until nothing is left, a login is needed, or the task is cancelled."""
-        begun = time.monotonic()
-        tools = self._tools
+    async def run(self) -> Outcome | None:
+        """Crawl until nothing is left, a login is needed, or the task is cancelled. None where somebody else ended the
+        job (paused, cancelled, another process found the wall)."""
         watcher: asyncio.Task[None] | None = None
-        try:
-            await self._load_cookies()
-            await self._frontier.recover()
-            await self._frontier.retry_walled()
-            watcher = asyncio.create_task(self._watch_cookies())
-            if not self._job.discovered:
-                async for links, counts in discover(tools.client, self._hosts, self._spec, self._jar):
-                    await self._frontier.step(Step(links=links, counts=dict(counts)))
-                self._job = await frontier.update(tools.store, self._job.id, discovered=True)
-            async with asyncio.TaskGroup() as group:
-                for _ in range(tools.workers):
-                    group.create_task(self._work())
-            return await self._verdict()
-        finally:
-            if watcher is not None:
-                watcher.cancel()
-            self._hosts.close()
-            await asyncio.shield(self._tidy(begun))
+        async with self._hosts.at_work():
+            try:
+                await self._load_cookies()
+                await patiently(self._hear)
+                watcher = asyncio.create_task(self._watch(), name=f"crawl {self._job.id} watch")
+                if not self._job.discovered and await patiently(self._book.may_discover):
+                    await self._discover()
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._desk.run())
+                    group.create_task(self._discover_in_turn())
+                    for _ in range(self._tools.workers):
+                        group.create_task(self._work())
+                if self._job.state != JobState.RUNNING:
+                    return None
+                return await patiently(self._verdict)
+            finally:
+                if watcher is not None:
+                    watcher.cancel()
+                await asyncio.shield(self._tidy())
 
-    async def _tidy(self, begun: float) -> None:
+    async def _tidy(self) -> None:
         if self._session is not None:
             await self._session.close()
-        await self._frontier.recover()
+        if self._archive is not None:
+            await self._archive.close()
+        await self._desk.flush()
+        await patiently(self._book.leave)
         await self._keep_cookies()
         for host in self._touched:
-            pages = await frontier.site_pages(self._tools.store, host)
+            pages = await patiently(lambda host=host: sites.site_pages(self._tools.store, host))  # type: ignore[misc]
             if pages:
                 await asyncio.to_thread(self._tools.output.write_index, host, pages)
-        active_ms = self._job.active_ms + int((time.monotonic() - begun) * 1000)
-        await frontier.update(self._tools.store, self._job.id, active_ms=active_ms)
+
+    async def _discover(self) -> None:
+        async for links, counts in discover(self._tools.client, self._hosts, self._spec, self._jar):
+            step = Step(links=links, counts=dict(counts))
+            await patiently(lambda step=step: self._book.step(step))  # type: ignore[misc]
+        self._job = await patiently(lambda: job_store.update(self._tools.store, self._job.id, discovered=True))
+
+    async def _discover_in_turn(self) -> None:
+        """Read the sitemaps where the process that began with it died."""
+        while not self._job.discovered and self._job.state == JobState.RUNNING:
+            if await patiently(self._book.may_discover):
+                await self._discover()
+            else:
+                await asyncio.sleep(_BEAT_S)
 
     async def _verdict(self) -> Outcome:
-        sizes = await self._frontier.sizes()
+        sizes = await self._book.sizes()
         if self._lost is not None:
             return Outcome(JobEvent.WALLED, f"The session for {self._lost.domain} is lost; log in again.", self._lost)
         if sizes["walled"] and self._spec.on_login_wall == "wait":
             wall = self._last_wall
             if wall is None:
-                url = (await self._frontier.walled_urls(1))[0]
+                url = (await self._book.walled_urls(1))[0]
                 wall = Waiting(urls.host_of(url), url, "password_form")
             return Outcome(JobEvent.WALLED, f"{wall.domain} needs a login; post fresh cookies.", wall)
         if sizes["walled"]:
-            walled = await self._frontier.walled_urls(sizes["walled"])
-            done = [(url, PageRecord(url=url, outcome="failed", cause="login_wall")) for url in walled]
-            await self._frontier.step(Step(done=done, counts={"failed:login_wall": len(done)}))
+            walled = await self._book.walled_urls(sizes["walled"])
+            counts = {"failed:login_wall": 1}
+            done = [
+                (url, Done(record=PageRecord(url=url, outcome="failed", cause="login_wall"), counts=counts))
+                for url in walled
+            ]
+            await self._book.step(Step(done=done))
         notes = []
         if left := sizes["queued"]:
             notes.append(f"The limit of pages is reached; {left} known pages were not read.")
-        if unseen := (await self._frontier.counts()).get("failed:browser_unavailable", 0):
+        if unseen := (await self._book.counts()).get("failed:browser_unavailable", 0):
             notes.append(f"{unseen} pages need a browser and none could be started; `switchroom doctor` says why.")
         return Outcome(JobEvent.DRAINED, " ".join(notes))
 
     # --- workers -----------------------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
-        step = Step()
-        holding = False
-        while True:
-            stopping = self._lost is not None
-            got = await self._frontier.step(step, take=0 if stopping else 1)
-            if holding:
-                self._busy -= 1
-                holding = False
-                self._more.set()
-            step = Step()
-            if got:
-                self._busy += 1
-                holding = True
-                url, depth = got[0]
-                step = await self._one(url, depth)
-            elif stopping or self._busy == 0:
-                self._more.set()
-                return
-            else:
-                self._more.clear()
-                try:
-                    async with asyncio.timeout(_IDLE_LOOK_S):
-                        await self._more.wait()
-                except TimeoutError:
-                    continue
+        while (work := await self._desk.next()) is not None:
+            step = await self._one(work)
+            self._desk.hand_in(work, step)
+            if self._lost is not None:
+                self._desk.stop()
 
-    async def _one(self, url: str, depth: int) -> Step:
-        if depth and self._traps.is_closed(url):
-            return self._skipped(url, depth, "trap")
+    async def _one(self, work: Work) -> Step:
+        url = work.url
+        if work.depth and self._traps.is_closed(url):
+            return self._skipped(work, "trap")
         try:
-            robots = await self._hosts.robots(url)
+            robots = self._hosts.known_robots(url) or await self._hosts.robots(url)
             if not robots.allows(url):
-                return self._skipped(url, depth, "robots")
-            reading = await self._read(url)
+                return self._skipped(work, "robots")
+            reading = await self._read(url, known=work.before if self._spec.conditional else None)
+            if reading.wall:
+                return await self._walled(work, reading)
+            if reading.cause:
+                return self._failed(work, reading.cause, reading.status)
+            return await self._good(work, reading)
         except OutboundError as error:
-            return self._failed(url, depth, error.cause)
+            return self._failed(work, error.cause)
         except SwitchroomError as error:
+            if store_is_away(error):
+                return Step(returned=[url])
             log.error("page cannot be read", extra={"url": url, "code": error.code, "cause": error.detail})
-            return self._failed(url, depth, error.code)
+            return self._failed(work, error.code)
         except Exception:
             log.exception("page broke the crawler", extra={"url": url})
-            return self._failed(url, depth, "internal")
-        if reading.wall:
-            return await self._walled(url, depth, reading)
-        if reading.cause:
-            return self._failed(url, depth, reading.cause, reading.status)
-        return await self._good(url, depth, reading)
+            return self._failed(work, "internal")
 
-    async def _read(self, url: str, *, anonymous: bool = False) -> Reading:
+    async def _read(self, url: str, *, anonymous: bool = False, known: PageRecord | None = None) -> Reading:
         manners = self._hosts.manners(url)
         async with manners.turn():
-            reading = await self._reader.read(url, anonymous=anonymous)
+            try:
+                reading = await self._reader.read(url, anonymous=anonymous, known=known)
+            except OutboundError as error:
+                if error.cause in _AWAY:
+                    manners.failed()
+                raise
         if reading.cause in ("status_429", "status_503"):
-            wait_s = manners.pushed_back(reading.retry_after)
+            wait_s = await manners.pushed_back(reading.retry_after)
             log.info("host asks for patience", extra={"host": URL(url).host, "wait_s": round(wait_s, 1)})
+        elif reading.cause in _AWAY:
+            manners.failed()
         else:
             manners.answered()
         return reading
 
-    def _failed(self, url: str, depth: int, cause: str, status: int = 0) -> Step:
-        tries = self._tries[url] = self._tries.get(url, 0) + 1
-        if cause in _AGAIN and tries < TRIES:
+    def _failed(self, work: Work, cause: str, status: int = 0) -> Step:
+        url = work.url
+        tries = TRIES
+        if cause in _AWAY:
+            manners = self._hosts.manners(url)
+            away_s = manners.away_s
+            if 0 < away_s < PATIENCE_S:
+                # The host is gone, not the page: the try does not count. It is left alone for a while meanwhile.
+                return Step(returned=[url], counts={"retried": 1})
+            tries = 1 if away_s else TRIES_AWAY if manners.answered_before else TRIES
+        if cause in _AGAIN and work.tries + 1 < tries:
             return Step(released=[url], counts={"retried": 1})
-        self._tries.pop(url, None)
-        record = PageRecord(url=url, outcome="failed", cause=cause, status=status, depth=depth, fetched_ms=_now_ms())
-        return Step(done=[(url, record)], counts={"failed:" + cause: 1}, events=[_told(record)])
+        record = PageRecord(
+            url=url, outcome="failed", cause=cause, status=status, depth=work.depth, fetched_ms=_now_ms()
+        )
+        return Step(done=[(url, Done(record=record, counts={"failed:" + cause: 1}))])
 
-    def _skipped(self, url: str, depth: int, cause: str) -> Step:
-        record = PageRecord(url=url, outcome="skipped", cause=cause, depth=depth, fetched_ms=_now_ms())
-        return Step(done=[(url, record)], counts={"skipped:" + cause: 1}, events=[_told(record)])
+    def _skipped(self, work: Work, cause: str) -> Step:
+        record = PageRecord(url=work.url, outcome="skipped", cause=cause, depth=work.depth, fetched_ms=_now_ms())
+        return Step(done=[(work.url, Done(record=record, counts={"skipped:" + cause: 1}))])
 
-    async def _good(self, url: str, depth: int, reading: Reading) -> Step:
-        if not urls.in_scope(reading.url, self._roots):
-            return self._skipped(url, depth, "redirected_out")
+    async def _good(self, work: Work, reading: Reading) -> Step:
+        url, final = work.url, reading.url
+        if reading.not_modified and work.before is not None:
+            return self._not_modified(work, work.before)
+        if final != url and not urls.in_scope(final, self._roots):
+            return self._skipped(work, "redirected_out")
         page = reading.page
-        if page is not None and page.password_form and urls.is_login_url(reading.url):
-            return self._skipped(url, depth, "login_page")
-        counts = {"fetched": 1}
-        if reading.rendered:
-            counts["rendered"] = 1
-        links: list[tuple[str, int]] = []
+        if page is not None and page.password_form and urls.is_login_url(final):
+            return self._skipped(work, "login_page")
+        step = Step()
         if page is not None:
             if page.refresh is not None and why_not(page.refresh, "", self._roots, self._jar) is None:
-                links.append((page.refresh, depth))
-            if depth < self._spec.depth and not page.nofollow:
-                admitted, left = admit(page.links, depth + 1, self._roots, self._jar, self._traps)
-                links += admitted
-                counts.update(left)
-            if depth:  # starts and sitemaps are what somebody listed, not what links make up
+                step.links.append((page.refresh, work.depth))
+            if work.depth < self._spec.depth and not page.nofollow:
+                admitted, left = self._admission.admit(page.links, work.depth + 1, self._jar)
+                step.links += admitted
+                step.counts.update(left)
+            if work.depth:  # starts and sitemaps are what somebody listed, not what links make up
                 self._traps.read(url, page.text)
+                step.closed = self._traps.take_news()
+            if page.canonical is not None:
+                final = _same_page(final, page.canonical)
         text = page.text if page is not None else reading.markdown
-        final = _same_page(reading.url, page.canonical if page is not None else None)
         if final != url and final in self._read_here:
-            return self._skipped(url, depth, "duplicate")
+            return self._skipped(work, "duplicate")
         host = urls.bare_host(urls.host_of(final))
-        before = await frontier.site_page(self._tools.store, host, final)
-        if await self._is_soft_wall(url, final, text, before, reading):
-            return await self._walled(url, depth, reading)
+        before = work.before if final == url else await sites.site_page(self._tools.store, host, final)
+        if before is not None and await self._is_soft_wall(final, text, before, reading):
+            return await self._walled(work, reading)
         if alike := self._same_body.add(url, text):
             await self._retract(alike)
             reading.wall = "same_body"
-            step = await self._walled(url, depth, reading)
-            step.walled += [other for other in alike if other not in step.walled]
-            return step
-        return await self._keep(url, depth, final, host, before, reading, Step(links=links, counts=counts))
+            walled = await self._walled(work, reading)
+            walled.walled += [other for other in alike if other not in walled.walled]
+            return walled
+        self._keep(work, final, host, before, reading, step)
+        return step
 
-    async def _keep(
-        self, url: str, depth: int, final: str, host: str, before: PageRecord | None, reading: Reading, step: Step
-    ) -> Step:
+    def _keep(self, work: Work, final: str, host: str, before: PageRecord | None, reading: Reading, step: Step) -> None:
         digest = extract.content_hash(reading.markdown)
         unchanged = before is not None and before.content_hash == digest
-        now_ms = _now_ms()
-        file = before.file if before is not None and unchanged else ""
-        if not file or not await asyncio.to_thread((self._tools.output.folder(host) / file).exists):
-            text = extract.front_matter(
-                reading.markdown,
-                url=final,
-                title=reading.title,
-                fetched_at=rfc3339_ms(now_ms),
-                rendered=reading.rendered,
-            )
-            file = await asyncio.to_thread(self._tools.output.write_page, host, final, text)
+        file = before.file if before is not None and unchanged else file_name(final)
         record = PageRecord(
             url=final,
             outcome="unchanged" if unchanged else "kept",
             status=reading.status,
-            depth=depth,
+            depth=work.depth,
             title=reading.title,
             file=file,
             content_hash=digest,
             chars=len(reading.markdown),
             rendered=reading.rendered,
-            final_url=final if final != url else "",
-            fetched_ms=now_ms,
+            final_url=final if final != work.url else "",
+            fetched_ms=_now_ms(),
+            etag=reading.etag,
+            last_modified=reading.last_modified,
+            screenshot=screenshot_name(file) if reading.screenshot else "",
         )
-        await frontier.keep_site_page(self._tools.store, host, record)
+        self._desk.keep(PageFile(host, record, reading.markdown, reading.screenshot))
         self._read_here.add(final)
         self._touched.add(host)
         self._walls.pop(host, None)
-        if self._jar.header_for(URL(final)):
-            self._signed_in_pages.append(url)
-        step.done.append((url, record))
-        step.counts["unchanged" if unchanged else "kept"] = 1
-        step.events.append(_told(record))
-        return step
+        if len(self._jar) and self._jar.header_for(URL(final)):
+            self._signed_in_pages.append(work.url)
+        counts = {"fetched": 1, "unchanged" if unchanged else "kept": 1}
+        if reading.rendered:
+            counts["rendered"] = 1
+        step.done.append((work.url, Done(record=record, counts=counts, final=final)))
+
+    def _not_modified(self, work: Work, before: PageRecord) -> Step:
+        """The site says that the page is as it was: its reading stands, only its time is new."""
+        now_ms = _now_ms()
+        record = msgspec.structs.replace(before, outcome="unchanged", depth=work.depth, fetched_ms=now_ms)
+        self._desk.keep(PageFile(urls.bare_host(urls.host_of(before.url)), record, ""))
+        counts = {"fetched": 1, "unchanged": 1, "not_modified": 1}
+        return Step(done=[(work.url, Done(record=record, counts=counts, final=before.url))])
 
     # --- logins ------------------------------------------------------------------------------------------------------
 
-    async def _is_soft_wall(self, url: str, final: str, text: str, before: PageRecord | None, reading: Reading) -> bool:
+    async def _is_soft_wall(self, final: str, text: str, before: PageRecord, reading: Reading) -> bool:
         """A page that would replace good content and speaks of a login: is it what anybody gets to see?"""
-        if before is None or not login_wall.speaks_of_login(text) or not self._jar.header_for(URL(final)):
+        if not login_wall.speaks_of_login(text) or not self._jar.header_for(URL(final)):
             return False
         if before.content_hash == extract.content_hash(reading.markdown):
             return False
         try:
-            anonymous = await self._read(url, anonymous=True)
+            anonymous = await self._read(final, anonymous=True)
         except OutboundError:
             return False
         if anonymous.markdown != reading.markdown:
@@ -299,7 +325,8 @@ class Crawl:
         reading.wall = "same_as_anonymous"
         return True
 
-    async def _walled(self, url: str, depth: int, reading: Reading) -> Step:
+    async def _walled(self, work: Work, reading: Reading) -> Step:
+        url = work.url
         host = urls.bare_host(urls.host_of(url))
         sign = reading.wall or "password_form"
         signed_in = bool(self._jar.header_for(URL(url)))
@@ -308,10 +335,10 @@ class Crawl:
             again = await self._second_look(url)
             if again is not None and not again.wall:
                 self._walls[host] -= 1
-                return self._failed(url, depth, again.cause) if again.cause else await self._good(url, depth, again)
+                return self._failed(work, again.cause) if again.cause else await self._good(work, again)
         lost = signed_in and await self._session_lost(url, host, sign)
         if sign == "status_403" and signed_in and not lost:
-            return self._failed(url, depth, "forbidden", 403)
+            return self._failed(work, "forbidden", 403)
         waiting = Waiting(urls.host_of(url), url, sign, session_lost=lost)
         self._last_wall = waiting
         told = {"event": "login_wall", "domain": waiting.domain, "url": url, "sign": sign, "session_lost": lost}
@@ -333,7 +360,7 @@ class Crawl:
         It is when the site took our cookie away, when the page was good before, or when one that was good a moment ago
         shows the wall now too.
         """
-        if sign == "cookie_cleared" or await frontier.site_page(self._tools.store, host, url) is not None:
+        if sign == "cookie_cleared" or await sites.site_page(self._tools.store, host, url) is not None:
             return True
         beside = URL(url).parent
         known = sorted(self._signed_in_pages, key=lambda page: URL(page).parent != beside)
@@ -345,12 +372,13 @@ class Crawl:
 
     async def _retract(self, alike: list[str]) -> None:
         """Take out what this job kept for good before the body showed up on too many URLs."""
+        await self._desk.flush()
         for url in alike:
-            record = await self._frontier.record(url)
+            record = await self._book.record(url)
             if record is None or record.outcome != "kept":
                 continue
             host = urls.bare_host(urls.host_of(record.url))
-            await frontier.forget_site_pages(self._tools.store, host, [record.url])
+            await sites.forget_site_pages(self._tools.store, host, [record.url])
             await asyncio.to_thread(self._tools.output.remove_page, host, record.file)
 
     # --- cookies -----------------------------------------------------------------------------------------------------
@@ -367,18 +395,28 @@ class Crawl:
             await session.close()
         return True
 
-    async def _watch_cookies(self) -> None:
+    async def _watch(self) -> None:
+        """Every second: say that this runner lives, hear what became of the job, take fresh cookies."""
         while True:
-            await asyncio.sleep(_COOKIE_LOOK_S)
+            await asyncio.sleep(_BEAT_S)
             try:
+                await self._hear()
+                if self._job.state != JobState.RUNNING:
+                    self._desk.stop()
                 await self._keep_cookies()
                 if await self._load_cookies():
                     self._walls.clear()
-                    again = await self._frontier.retry_walled()
+                    self._admission.forget()
+                    again = await self._book.retry_walled()
                     log.info("fresh cookies in a running job", extra={"job_id": self._job.id, "pages_again": again})
-                    self._more.set()
-            except SwitchroomError as error:
-                log.warning("cookies cannot be read now", extra={"code": error.code})
+            except (SwitchroomError, ResponseError) as error:
+                log.warning("the job cannot be watched now", extra={"job_id": self._job.id, "cause": str(error)})
+
+    async def _hear(self) -> None:
+        beat = await self._book.beat()
+        self._traps.close(beat.closed)
+        if beat.job:
+            self._job = job_store.decode_job(beat.job)
 
     async def _keep_cookies(self) -> None:
         if changes := self._jar.take_changes():
@@ -403,16 +441,6 @@ def _same_page(url: str, canonical: str | None) -> str:
     same_host = urls.bare_host(urls.host_of(url)) == urls.bare_host(urls.host_of(canonical))
     tidy = [path.removesuffix("index.html").removesuffix("index.php").rstrip("/") for path in (here.path, there.path)]
     return canonical if same_host and tidy[0] == tidy[1] else url
-
-
-def _told(record: PageRecord) -> dict[str, object]:
-    told: dict[str, object] = {
-        "event": "page",
-        "url": record.url,
-        "outcome": record.outcome,
-        "rendered": record.rendered,
-    }
-    return told | ({"cause": record.cause} if record.cause else {"title": record.title})
 
 
 def _now_ms() -> int:

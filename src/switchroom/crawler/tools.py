@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from switchroom.crawler.cookies import Cookie
+from switchroom.crawler.hosts import Hosts
 from switchroom.crawler.jar import Key
 from switchroom.crawler.output import Output
 from switchroom.crawler.render import BrowserPool
@@ -31,7 +33,8 @@ class CookieProvider(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What every crawl of a process shares. `delay_s` is the least time between two requests to one host."""
+    """What every crawl of a process shares. `delay_s` is the least time between two requests to one host; `runner`
+    names this process to the others that share its jobs."""
 
     store: Store
     client: GuardedClient
@@ -41,3 +44,9 @@ class Tools:
     workers: int = 8
     per_host: int = 4
     delay_s: float = 0.0
+    runner: str = field(default_factory=lambda: uuid.uuid4().hex)
+    hosts: Hosts = field(init=False)
+
+    def __post_init__(self) -> None:
+        hosts = Hosts(self.client, self.store, self.runner, per_host=self.per_host, delay_s=self.delay_s)
+        object.__setattr__(self, "hosts", hosts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 
 from switchroom.crawler import urls
 
@@ -26,6 +27,7 @@ class Traps:
         self._read: dict[str, int] = {}
         self._texts: dict[str, set[bytes]] = {}
         self._closed: set[str] = set()
+        self._news: list[str] = []
 
     def admits(self, url: str) -> str | None:
         """None where the link may be queued, else why not."""
@@ -48,8 +50,18 @@ class Traps:
         texts = self._texts.setdefault(pattern, set())
         if len(texts) < PATTERN_BUDGET:
             texts.add(hashlib.blake2b(_DIGITS.sub("", text).encode(), digest_size=8).digest())
-        if count >= NOVELTY_AFTER and len(texts) < NOVELTY_SHARE * count:
+        if count >= NOVELTY_AFTER and len(texts) < NOVELTY_SHARE * count and pattern not in self._closed:
             self._closed.add(pattern)
+            self._news.append(pattern)
+
+    def close(self, patterns: Iterable[str]) -> None:
+        """Patterns that another runner of the job, or this one in an earlier life, found to be traps."""
+        self._closed.update(patterns)
+
+    def take_news(self) -> list[str]:
+        """The patterns that were closed since the last call."""
+        news, self._news = self._news, []
+        return news
 
     def is_closed(self, url: str) -> bool:
         """Whether the pattern of `url` was closed after it had been queued."""

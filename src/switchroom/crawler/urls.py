@@ -35,6 +35,10 @@ _ASSET = re.compile(
 )
 _VARIABLE = re.compile(r"\d+|[0-9a-f]{8,}(?:-[0-9a-f]{4,})*", re.IGNORECASE)
 
+_NO_PAGES = ("javascript:", "mailto:", "tel:", "data:", "blob:", "sms:")
+# A path that is its own canonical form: no query, nothing to encode, no `.` segment, no session parameter.
+_PLAIN_PATH = re.compile(r"(?:/(?!\.)[A-Za-z0-9_.~-]*)+(?:#.*)?")
+
 MAX_URL_CHARS = 2000
 MAX_SEGMENTS = 16
 MAX_PARAMETERS = 8
@@ -62,8 +66,19 @@ def canonical(text: str) -> str | None:
 def resolve(base: str, link: str) -> str | None:
     """An `href` on the page `base` as a canonical URL; None where it leads nowhere that can be crawled."""
     link = link.strip()
-    if not link or link.startswith("#") or link[:11].lower().startswith(("javascript:", "mailto:", "tel:", "data:")):
+    if not link or link[0] == "#" or link[:11].lower().startswith(_NO_PAGES):
         return None
+    if link[0] == "/" and link[1:2] != "/":
+        # The same on every page of the site; most need no parsing at all.
+        origin = base[: base.find("/", 8)]
+        if _PLAIN_PATH.fullmatch(link):
+            return origin + link.partition("#")[0]
+        return _resolved(origin + "/", link)
+    return _resolved(base, link)
+
+
+@lru_cache(maxsize=16_384)
+def _resolved(base: str, link: str) -> str | None:
     try:
         return canonical(str(URL(base).join(URL(link))))
     except ValueError:
@@ -71,10 +86,8 @@ def resolve(base: str, link: str) -> str | None:
 
 
 def host_of(url: str) -> str:
-    """The host as it stands in a URL, with a port that is not the scheme's own."""
-    parts = URL(url)
-    assert parts.host is not None
-    return parts.host if parts.is_default_port() or parts.port is None else f"{parts.host}:{parts.port}"
+    """The host as it stands in a canonical URL, with a port that is not the scheme's own."""
+    return url.partition("://")[2].partition("/")[0]
 
 
 def is_asset(url: str) -> bool:

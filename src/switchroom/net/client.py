@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -109,11 +109,13 @@ class GuardedClient:
         timeout_s: float = 30.0,
         follow: bool = True,
         cut: bool = False,
+        may_follow: Callable[[URL], bool] | None = None,
     ) -> Fetched:
         """Send a request and read the whole answer.
 
         `max_bytes` caps the body after decompression (a longer one is an error, or with `cut` its rest is not read),
-        `timeout_s` everything together, redirects included (they are not followed with `follow=False`).
+        `timeout_s` everything together, redirects included (they are not followed with `follow=False`, nor where
+        `may_follow` says no to their target: the redirect is the answer then).
         `Authorization` and `Cookie` headers stay with the first origin; `cookies` is asked again for each hop. An HTTP
         error status is an answer, not an error.
         Raises `OutboundError`, whose `cause` names what went wrong.
@@ -122,7 +124,8 @@ class GuardedClient:
         send.setdefault(hdrs.USER_AGENT, self._user_agent)
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._hops(parse_url(url), method.upper(), send, body, cookies, max_bytes, follow, cut)
+                permit = (may_follow or _always) if follow else _never
+                return await self._hops(parse_url(url), method.upper(), send, body, cookies, max_bytes, permit, cut)
         except TimeoutError:
             raise OutboundError("timeout", f"{_host(url)} did not answer in full within {timeout_s:g} s.") from None
 
@@ -134,7 +137,7 @@ class GuardedClient:
         body: bytes | None,
         cookies: CookieSource | None,
         max_bytes: int,
-        follow: bool,
+        follow: Callable[[URL], bool],
         cut: bool,
     ) -> Fetched:
         hops: list[Hop] = []
@@ -172,7 +175,7 @@ class GuardedClient:
         body: bytes | None,
         cookies: CookieSource | None,
         max_bytes: int,
-        follow: bool,
+        follow: Callable[[URL], bool],
         cut: bool,
     ) -> tuple[int, CIMultiDictProxy[str], bytes, URL | None]:
         assert url.host is not None
@@ -187,9 +190,10 @@ class GuardedClient:
                 if cookies is not None and (lines := answer.headers.getall(hdrs.SET_COOKIE, [])):
                     cookies.absorb(url, lines)
                 location = answer.headers.get(hdrs.LOCATION)
-                if follow and location and answer.status in _REDIRECTS:
+                if location and answer.status in _REDIRECTS and follow is not _never:
+                    target = parse_url(location, url)
                     # The body of a redirect is of no use; a long one costs the connection instead of the wait.
-                    return answer.status, answer.headers, b"", parse_url(location, url)
+                    return answer.status, answer.headers, b"", target if follow(target) else None
                 return answer.status, answer.headers, await _read(answer, max_bytes, url, cut), None
         except aiohttp.ClientError as error:
             raise _translate(error, url) from error
@@ -209,6 +213,14 @@ class GuardedClient:
                 max_field_size=65_536,
             )
         return self._session
+
+
+def _always(_: URL) -> bool:
+    return True
+
+
+def _never(_: URL) -> bool:
+    return False
 
 
 def parse_url(text: str, base: URL | None = None) -> URL:

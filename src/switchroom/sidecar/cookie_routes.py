@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from switchroom.crawler import frontier
+from switchroom.crawler import job_store
 from switchroom.crawler.cookies import Verdict, normalise, unwrap
 from switchroom.crawler.job import JobState
 from switchroom.errors import BadInput, Unprocessable
@@ -79,7 +79,7 @@ async def show(request: web.Request) -> web.Response:
     stored = await request.app[COOKIES].read()
     waiting = [
         {"job": job.id, "domain": job.waiting.domain, "sessionLost": job.waiting.session_lost}
-        for job in await frontier.list_jobs(request.app[TOOLS].store, limit=1000)
+        for job in await job_store.list_jobs(request.app[TOOLS].store, limit=1000)
         if job.state == JobState.WAITING_LOGIN and job.waiting is not None
     ]
     return _json({**summary(stored, time.time()), "waitingJobs": waiting})

@@ -11,9 +11,9 @@ import msgspec
 from aiohttp import web
 from yarl import URL
 
-from switchroom.crawler import frontier, urls
+from switchroom.crawler import job_store, sites, urls
 from switchroom.crawler.frontier import Frontier
-from switchroom.crawler.job import FINAL, JobEvent, JobSpec, RenderMode
+from switchroom.crawler.job import FINAL, ExtractMode, JobEvent, JobSpec, RenderMode
 from switchroom.crawler.output import rfc3339_ms
 from switchroom.errors import BadInput, Fault, NotFound, Unprocessable
 from switchroom.http_problems import read_json
@@ -26,9 +26,11 @@ log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 262_144
 MAX_STARTS = 1000
-_KNOWN = frozenset(
-    {"url", "urls", "domain", "depth", "max_pages", "maxPages", "render", "sitemaps", "on_login_wall", "onLoginWall"}
-)
+_KNOWN = frozenset({
+    "url", "urls", "domain", "depth", "max_pages", "maxPages", "render", "sitemaps", "on_login_wall", "onLoginWall",
+    "extract", "images", "conditional", "warc", "screenshots", "webhook",
+})  # fmt: skip
+_FLAGS = ("sitemaps", "images", "conditional", "warc", "screenshots")
 _BLOCK_MS = 10_000
 _SCHEME_TIMEOUT_S = 8.0
 _WRITE_TIMEOUT_S = 30.0
@@ -49,7 +51,7 @@ def routes() -> list[web.RouteDef]:
 
 
 async def create(request: web.Request) -> web.Response:
-    """Queue a job: `{"url": ... | "urls": [...] | "domain": ..., "depth", "max_pages", "render", "on_login_wall"}`.
+    """Queue a job: `{"url": ... | "urls": [...] | "domain": ...}` and the options of `JobSpec` by their names there.
 
     202 with the job. Members that mean nothing here are named in `ignored`; whether private addresses may be reached is
     the server's setting, never the request's.
@@ -97,9 +99,11 @@ def read_spec(body: dict[str, Any], most_pages: int) -> JobSpec:
     max_pages = _whole(body, ("max_pages", "maxPages"), min(1000, most_pages), 1, most_pages, faults)
     render = _choice(body, ("render",), "auto", ("auto", "always", "never"), faults)
     on_wall = _choice(body, ("on_login_wall", "onLoginWall"), "wait", ("wait", "skip"), faults)
-    sitemaps = body.get("sitemaps", True)
-    if not isinstance(sitemaps, bool):
-        faults.append(Fault("is not true or false", "/sitemaps"))
+    extract = _choice(body, ("extract",), "page", ("page", "article"), faults)
+    webhook = body.get("webhook") or ""
+    if webhook and (not isinstance(webhook, str) or urls.canonical(webhook) is None):
+        faults.append(Fault("is not an absolute http(s) URL", "/webhook"))
+    options = {name: _flag(body, name, name == "sitemaps", faults) for name in _FLAGS}
     if faults:
         raise BadInput("The job is not described properly.", faults=faults)
     unique = tuple(dict.fromkeys(starts))
@@ -109,9 +113,19 @@ def read_spec(body: dict[str, Any], most_pages: int) -> JobSpec:
         depth=depth,
         max_pages=max_pages,
         render=cast(RenderMode, render),
-        sitemaps=sitemaps,
         on_login_wall=cast(Literal["wait", "skip"], on_wall),
+        extract=cast(ExtractMode, extract),
+        webhook=str(webhook),
+        **options,
     )
+
+
+def _flag(body: dict[str, Any], name: str, default: bool, faults: list[Fault]) -> bool:
+    value = body.get(name, default)
+    if not isinstance(value, bool):
+        faults.append(Fault("is not true or false", f"/{name}"))
+        return default
+    return value
 
 
 def _whole(
@@ -154,19 +168,19 @@ async def list_all(request: web.Request) -> web.Response:
     limit = request.query.get("limit", "100")
     if not limit.isdigit() or not 1 <= int(limit) <= 1000:
         raise BadInput("limit is not a number from 1 to 1000.")
-    jobs = await frontier.list_jobs(request.app[TOOLS].store, int(limit))
+    jobs = await job_store.list_jobs(request.app[TOOLS].store, int(limit))
     return web.json_response({"jobs": [await describe(request.app[TOOLS], job) for job in jobs]})
 
 
 async def show(request: web.Request) -> web.Response:
     """A job with its progress."""
-    job = await frontier.load_job(request.app[TOOLS].store, request.match_info["id"])
+    job = await job_store.load_job(request.app[TOOLS].store, request.match_info["id"])
     return web.json_response(await describe(request.app[TOOLS], job))
 
 
 async def pages(request: web.Request) -> web.Response:
     """What became of each URL, in portions: go on with `?cursor=` until it is null. `?outcome=` picks."""
-    job = await frontier.load_job(request.app[TOOLS].store, request.match_info["id"])
+    job = await job_store.load_job(request.app[TOOLS].store, request.match_info["id"])
     cursor = request.query.get("cursor", "0")
     if not cursor.isdigit() or len(cursor) > 20:
         raise BadInput("cursor is not one that this list gave.")
@@ -194,12 +208,12 @@ async def pages(request: web.Request) -> web.Response:
 
 async def content(request: web.Request) -> web.Response:
     """The Markdown of the page `?url=` as it was kept; 404 where none was."""
-    job = await frontier.load_job(request.app[TOOLS].store, request.match_info["id"])
+    job = await job_store.load_job(request.app[TOOLS].store, request.match_info["id"])
     url = urls.canonical(request.query.get("url", ""))
     if url is None or not urls.in_scope(url, frozenset(job.spec.hosts)):
         raise NotFound("There is no such page in this job.")
     host = urls.bare_host(urls.host_of(url))
-    record = await frontier.site_page(request.app[TOOLS].store, host, url)
+    record = await sites.site_page(request.app[TOOLS].store, host, url)
     if record is None:
         raise NotFound("There is no such page in this job.")
     path = request.app[TOOLS].output.folder(host) / record.file
@@ -236,7 +250,7 @@ async def events(request: web.Request) -> web.StreamResponse:
 
     `event:` is `state`, `page`, `login_wall` or `progress`; `data:` a JSON object.
     """
-    job = await frontier.load_job(request.app[TOOLS].store, request.match_info["id"])
+    job = await job_store.load_job(request.app[TOOLS].store, request.match_info["id"])
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
     task = asyncio.current_task()
     assert task is not None
@@ -260,7 +274,7 @@ async def _event_chunks(request: web.Request, job_id: str) -> AsyncIterator[byte
     if not last.replace("-", "").isdigit():
         last = "0"
     while True:
-        final = (await frontier.load_job(store, job_id)).state in FINAL
+        final = (await job_store.load_job(store, job_id)).state in FINAL
         if final:
             got = await store.call("XREAD", "COUNT", 500, "STREAMS", name, last)
         else:

@@ -1,4 +1,4 @@
-"""The crawl jobs of one sidecar: starts what is queued, pauses and cancels, wakes what waits for a login."""
+"""The crawl jobs of one sidecar: starts or joins what is to be run, pauses, cancels, wakes what waits."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import asyncio
 import logging
 from typing import Any
 
-from switchroom.crawler import frontier
+from switchroom.crawler import job_store
 from switchroom.crawler.frontier import Frontier
 from switchroom.crawler.job import Job, JobEvent, JobSpec, JobState, Waiting
 from switchroom.crawler.output import rfc3339_ms
+from switchroom.crawler.patience import patiently
 from switchroom.crawler.runner import Crawl, Outcome
 from switchroom.crawler.tools import Tools
 from switchroom.errors import Conflict, SwitchroomError
@@ -19,10 +20,12 @@ log = logging.getLogger(__name__)
 
 _LOOK_S = 2.0
 _STOP_S = 15.0
+_ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING})
 
 
 class Jobs:
-    """Runs jobs, `at_once` at most. `start()` takes up what an earlier process left; `stop()` leaves all resumable."""
+    """Runs jobs, `at_once` at most, those that other processes run already among them: a job's pages are shared by all
+    that have room for it. `stop()` leaves all resumable."""
 
     def __init__(self, tools: Tools, cookies: CookieFile, *, at_once: int) -> None:
         self._tools = tools
@@ -33,13 +36,11 @@ class Jobs:
         self._keeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Take up jobs of an earlier process and begin to run what is queued."""
-        for job in await frontier.list_jobs(self._tools.store, limit=1000):
-            await frontier.apply(self._tools.store, job.id, JobEvent.LOST)
+        """Begin to run what is queued, and to join what others run or left when they died."""
         self._keeper = asyncio.create_task(self._keep())
 
     async def stop(self) -> None:
-        """Stop running; jobs under way go on at the next start."""
+        """Stop running; jobs under way go on at the next start, or with the other processes."""
         tasks = [task for task in (self._keeper, *self._running.values()) if task is not None]
         for task in tasks:
             task.cancel()
@@ -50,29 +51,30 @@ class Jobs:
 
     async def create(self, spec: JobSpec) -> Job:
         """Queue a job."""
-        job = await frontier.create_job(self._tools.store, spec)
+        job = await job_store.create_job(self._tools.store, spec)
         self._wake.set()
         return job
 
     async def act(self, job_id: str, event: JobEvent) -> Job:
-        """`pause`, `resume` or `cancel` a job; `Conflict` where its state does not allow it."""
-        job, changed = await frontier.apply(self._tools.store, job_id, event, note=f"{event} was asked for")
+        """`pause`, `resume` or `cancel` a job; `Conflict` where its state does not allow it. Other processes hear of it
+        within a second."""
+        job, changed = await job_store.apply(self._tools.store, job_id, event, note=f"{event} was asked for")
         if changed and job.state in (JobState.PAUSED, JobState.CANCELLED):
             task = self._running.get(job.id)
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task], timeout=_STOP_S)
         self._wake.set()
-        return await frontier.load_job(self._tools.store, job.id)
+        return await job_store.load_job(self._tools.store, job.id)
 
     async def cookies_posted(self) -> list[str]:
         """Fresh cookies are there: jobs that wait for a login go on. Returns their IDs."""
         stored = await self._cookies.read()
         woken = []
-        for job in await frontier.list_jobs(self._tools.store, limit=1000):
+        for job in await job_store.list_jobs(self._tools.store, limit=1000):
             if job.state == JobState.WAITING_LOGIN and job.cookies_version != stored.version:
                 try:
-                    await frontier.apply(self._tools.store, job.id, JobEvent.COOKIES, note="fresh cookies are there")
+                    await job_store.apply(self._tools.store, job.id, JobEvent.COOKIES, note="fresh cookies are there")
                 except Conflict:
                     continue  # cancelled at this moment
                 woken.append(job.id)
@@ -86,7 +88,7 @@ class Jobs:
             try:
                 # Also cookies that another process put into the file, or that came while no sidecar ran.
                 await self.cookies_posted()
-                await self._start_queued()
+                await self._take_up()
             except SwitchroomError as error:
                 log.warning("crawl jobs cannot be looked at now", extra={"code": error.code})
             try:
@@ -95,14 +97,19 @@ class Jobs:
             except TimeoutError:
                 continue
 
-    async def _start_queued(self) -> None:
-        for job in reversed(await frontier.list_jobs(self._tools.store, limit=1000)):
+    async def _take_up(self) -> None:
+        for job in reversed(await job_store.list_jobs(self._tools.store, limit=1000)):
             if len(self._running) >= self._at_once:
                 return
-            if job.state != JobState.QUEUED or job.id in self._running:
+            if job.state not in _ACTIVE or job.id in self._running:
                 continue
-            started, _ = await frontier.apply(self._tools.store, job.id, JobEvent.START, note="")
-            task = asyncio.create_task(self._run(started), name=f"crawl {job.id}")
+            if job.state == JobState.QUEUED:
+                await Frontier(self._tools.store, job.id, job.spec.max_pages).retry_walled()
+                try:
+                    job, _ = await job_store.apply(self._tools.store, job.id, JobEvent.START, note="")
+                except Conflict:
+                    continue  # another process was first; this one joins at its next look
+            task = asyncio.create_task(self._run(job), name=f"crawl {job.id}")
             self._running[job.id] = task
             task.add_done_callback(lambda _, job_id=job.id: self._ended(job_id))  # type: ignore[misc]
 
@@ -113,6 +120,7 @@ class Jobs:
     async def _run(self, job: Job) -> None:
         log.info("crawl begins", extra={"job_id": job.id, "hosts": list(job.spec.hosts)})
         crawl = Crawl(self._tools, job)
+        outcome: Outcome | None
         try:
             outcome = await crawl.run()
         except asyncio.CancelledError:
@@ -123,14 +131,19 @@ class Jobs:
         except Exception:
             log.exception("crawl failed", extra={"job_id": job.id})
             outcome = Outcome(JobEvent.ERROR, "The crawler met an error of its own; the log has it.")
+        if outcome is None:
+            return
+        end = outcome
         try:
-            ended, _ = await frontier.apply(
-                self._tools.store,
-                job.id,
-                outcome.event,
-                note=outcome.note,
-                waiting=outcome.waiting,
-                cookies_version=crawl.cookies_version,
+            ended, _ = await patiently(
+                lambda: job_store.apply(
+                    self._tools.store,
+                    job.id,
+                    end.event,
+                    note=end.note,
+                    waiting=end.waiting,
+                    cookies_version=crawl.cookies_version,
+                )
             )
         except Conflict:
             log.info("crawl ended after it was stopped", extra={"job_id": job.id})
@@ -141,8 +154,8 @@ class Jobs:
 async def describe(tools: Tools, job: Job) -> dict[str, Any]:
     """A job as the API shows it: what was asked, its state, and its progress."""
     book = Frontier(tools.store, job.id, job.spec.max_pages)
-    counts, sizes = await asyncio.gather(book.counts(), book.sizes())
-    active_s = (job.active_ms / 1000) or None
+    counts, sizes, runners = await asyncio.gather(book.counts(), book.sizes(), book.runners())
+    active_s = (counts.get("active_ms", 0) / 1000) or None
     done = sizes["done"]
     rate = done / active_s if active_s else None
     left = min(sizes["queued"] + sizes["taken"], max(job.spec.max_pages - done, 0))
@@ -156,6 +169,12 @@ async def describe(tools: Tools, job: Job) -> dict[str, Any]:
         "maxPages": job.spec.max_pages,
         "render": job.spec.render,
         "onLoginWall": job.spec.on_login_wall,
+        "extract": job.spec.extract,
+        "images": job.spec.images,
+        "warc": job.spec.warc,
+        "screenshots": job.spec.screenshots,
+        "webhook": job.spec.webhook or None,
+        "processes": runners if job.state == JobState.RUNNING else 0,
         "createdAt": rfc3339_ms(job.created_ms),
         "startedAt": rfc3339_ms(job.started_ms) if job.started_ms else None,
         "endedAt": rfc3339_ms(job.ended_ms) if job.ended_ms else None,
@@ -170,6 +189,7 @@ async def describe(tools: Tools, job: Job) -> dict[str, Any]:
             "rendered": counts.get("rendered", 0),
             "kept": counts.get("kept", 0),
             "unchanged": counts.get("unchanged", 0),
+            "notModified": counts.get("not_modified", 0),
             "retried": counts.get("retried", 0),
             "failed": _group(counts, "failed:"),
             "skipped": _group(counts, "skipped:"),

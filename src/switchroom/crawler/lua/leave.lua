@@ -1,0 +1,1 @@
+return drop_runner(ARGV[1])
