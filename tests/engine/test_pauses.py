@@ -143,7 +143,11 @@ async def test_what_an_agent_said_before_it_asked_is_not_said_again(flows: FlowS
         for _ in range(2):
             events = await turn(engine, canvas, session, TurnInput(human=YES), tools=[BOOK])
             said.append(events[-1].text)
-    assert said == ["I book it.", "I book it.", "Done: booked for Monday / booked for Tuesday"]
+    assert said == [
+        'I book it. a wants to call `book` with `{"day":"Monday"}`. Proceed?',
+        'I book it. a wants to call `book` with `{"day":"Tuesday"}`. Proceed?',
+        "Done: booked for Monday / booked for Tuesday",
+    ]
 
 
 async def test_a_person_is_asked_for_each_item(flows: FlowStore) -> None:
@@ -164,7 +168,7 @@ async def test_a_person_is_asked_for_each_item(flows: FlowStore) -> None:
     events = await turn(Engine(flows), canvas, session, TurnInput(text="go"))
     assert (events[-1].stop.position, events[-1].stop.question) == ("i#0/h", "Keep a?")
     events = await turn(Engine(flows), canvas, session := elsewhere(session), TurnInput(human=YES))
-    assert (events[-1].text, events[-1].stop.position, trace(events)) == ("Kept a.", "i#1/h", ["h", "yes", "f"])
+    assert (events[-1].text, events[-1].stop.position, trace(events)) == ("Kept a. Keep b?", "i#1/h", ["h", "yes", "f"])
     events = await turn(Engine(flows), canvas, session := elsewhere(session), TurnInput(human=NO))
     assert (events[-1].outcome, events[-1].text) == ("finished", "Dropped b. All: Kept a.\nDropped b.")
     assert session.state == {"items": "2"}
@@ -330,7 +334,7 @@ async def test_a_wait_outlives_its_turn_and_its_process(store: Store, flows: Flo
     done = await executions.get(record.id)
     assert done is not None
     assert (done.state, done.final_state, done.detail) == (ExecutionState.FINISHED, {"n": "2"}, "")
-    assert [node["node_id"] for node in done.nodes] == ["s", "f", "w", "w", "g", "r"]
+    assert [node["node_id"] for node in done.nodes] == ["s", "f", "w", "g", "r"]
     saved = msgspec.json.decode(await store.call("GET", keys.session("f-1", "s-1")), type=Session)
     assert [message.text for message in saved.messages] == ["go", "Two hours later: 2."]
     assert saved.paused is None

@@ -94,6 +94,7 @@ class Takeover:
                 await self._save(kept)
                 return True
             record.state = ExecutionState.INPROGRESS
+            record.nodes = [node for node in record.nodes if not node.get("waits")]
             await self._executions.save(record)
             log.info("run taken over", extra={"flow_id": flow_id, "run_id": run_id, "takes": kept.takes})
             await self._end(kept, record)

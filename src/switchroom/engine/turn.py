@@ -330,9 +330,8 @@ class Turn:
         )
 
     async def _stop(self, key: str, node: Node, label: str, question: Question) -> None:
-        if self.realtime:
-            # In a call the person is the caller, who is asked aloud.
-            await self._say(key, node.id, question.text)
+        # Told as an answer is, but no part of what the flow said: who has the run as a step gets no question.
+        await self._utter(key, node.id, question.text, heard=False)
         self.stops.append(
             Stop(
                 position=_VISIT.sub("", key),
@@ -443,7 +442,7 @@ class Turn:
             self._used_since_back = True
         await self._utter(key, node_id, new)
 
-    async def _utter(self, key: str, node_id: str, text: str) -> None:
+    async def _utter(self, key: str, node_id: str, text: str, *, heard: bool = True) -> None:
         if not text:
             return
         if key and self._speaker != key:
@@ -457,7 +456,8 @@ class Turn:
         self._last_speaker = node_id
         self._used_since_back = True
         self.said.append(text)
-        self._heard.append(text)
+        if heard:
+            self._heard.append(text)
         await self._emit(Token(node_id=node_id, text=text))
 
 
