@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from pydantic import HttpUrl, SecretStr
 
 from switchroom.compact import compact_canvas
 from switchroom.engine import Engine, FlowStore, Session
 from switchroom.engine.events import NodeFinished, TurnEnded, TurnFailed, TurnInput
 from switchroom.engine.providers import Models
+from switchroom.engine.providers.embeddings import Embeddings, EmbeddingSettings
 from switchroom.engine.providers.settings import ProviderSettings
 from switchroom.engine.retriever import KnowledgeRetriever
+from switchroom.errors import Unavailable
 from switchroom.knowledge import Document, Knowledge
 from switchroom.store import Store
 
@@ -136,3 +141,36 @@ async def test_a_models_answer_has_the_sources_that_it_was_given(flows: FlowStor
         await models.close()
     assert asked.text == "From nine to five."
     assert asked.outputs["a"]["sourceDocuments"][0]["metadata"]["source"] == URL
+
+
+async def test_vectors_come_from_any_service_of_openais_shape() -> None:
+    asked: list[dict[str, Any]] = []
+    answers: list[web.Response] = []
+
+    async def embeddings(request: web.Request) -> web.Response:
+        assert request.headers["Authorization"] == "Bearer k"
+        asked.append(await request.json())
+        return answers.pop(0)
+
+    def vectors(*rows: list[float]) -> web.Response:
+        data = [{"object": "embedding", "index": place, "embedding": row} for place, row in enumerate(rows)]
+        return web.json_response({"object": "list", "model": "m", "data": list(reversed(data))})
+
+    app = web.Application()
+    app.router.add_post("/v1/embeddings", embeddings)
+    async with TestServer(app) as server:
+        settings = EmbeddingSettings(
+            model="m", base_url=HttpUrl(str(server.make_url("/v1"))), api_key=SecretStr("k"), dimensions=2
+        )
+        service = Embeddings(settings)
+        answers += [web.Response(status=429), vectors([1.0, 0.0], [0.0, 1.0])]
+        assert await service.embed(["one", "two"]) == [[1.0, 0.0], [0.0, 1.0]]
+        assert asked[-1] == {"model": "m", "input": ["one", "two"], "encoding_format": "float", "dimensions": 2}
+        answers += [vectors([0.5, 0.5])]
+        assert await service.embed(["one"]) == await service.embed(["one"]) == [[0.5, 0.5]]
+        for wrong in (vectors([1.0, 0.0]), web.json_response({"data": 7}), web.Response(status=401)):
+            answers.append(wrong)
+            with pytest.raises(Unavailable):
+                await service.embed(["a", "b"])
+        await service.close()
+    assert not answers

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from aiohttp.test_utils import TestClient
 
 from switchroom.access import Scope
+from switchroom.cli_knowledge import knowledge_app
 from switchroom.engine import Engine
 from switchroom.engine.retriever import KnowledgeRetriever
 from switchroom.gateway.app import build_gateway
@@ -93,3 +97,30 @@ async def test_a_prediction_says_its_sources(make_services: MakeServices, aiohtt
         "/api/v1/prediction/desk", json={"question": "How long does the warranty last?", "streaming": True}
     )
     assert '"event":"sourceDocuments"' in await streamed.text()
+
+
+async def test_the_command_line_does_all_of_it(
+    client: TestClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "docs" / "more").mkdir(parents=True)
+    (tmp_path / "docs" / "warranty.md").write_text(WARRANTY)
+    (tmp_path / "docs" / "more" / "parcels.txt").write_text("Parcels leave the house on Tuesdays.")
+    server = str(client.make_url("/"))
+
+    async def command(*words: str) -> str:
+        def run() -> None:
+            knowledge_app([*words, "--server", server], standalone_mode=False)
+
+        await asyncio.to_thread(run)
+        return capsys.readouterr().out
+
+    assert await command("add", "handbook", str(tmp_path / "docs")) == "2 documents, 2 of them new or changed\n"
+    assert "handbook" in await command("list")
+    assert "more/parcels.txt" in await command("show", "handbook")
+    found = await command("search", "handbook", "when do parcels leave")
+    assert "Parcels leave the house on Tuesdays." in found
+    assert await command("get", "handbook", "warranty.md") == WARRANTY + "\n"
+    assert await command("remove", "handbook", "warranty.md") == "removed warranty.md\n"
+    assert await command("drop", "handbook", "--yes") == "removed handbook with 1 documents\n"
+    with pytest.raises(typer.Exit):
+        await command("show", "handbook")
