@@ -1,0 +1,63 @@
+"""Audio of a served session between the wire's formats and our 48 kHz frames."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+
+import numpy as np
+
+from switchroom.realtime import g711
+from switchroom.realtime.audio import RATE, Interpolator, Samples, resample
+from switchroom.realtime.g711 import Law
+from switchroom.realtime.served.config import Format
+from switchroom.realtime.served.protocol import WireError
+
+_LAWS: dict[str, Law] = {"audio/pcmu": "ulaw", "audio/pcma": "alaw"}
+MAX_APPEND = 15 << 20
+"""Bytes of audio that one event may bring."""
+_DELTA_MS = 200
+
+
+class Incoming:
+    """The client's audio, as a stream to 48 kHz."""
+
+    def __init__(self, form: Format) -> None:
+        self.form = form
+        self._up = Interpolator(form.hz)
+        self._odd = b""
+
+    def feed(self, audio: str) -> Samples:
+        """A piece in base64. Raises `WireError`."""
+        try:
+            raw = base64.b64decode(audio, validate=True)
+        except (binascii.Error, ValueError):
+            raise WireError("Invalid 'audio': expected base64.", code="invalid_value", param="audio") from None
+        if len(raw) > MAX_APPEND:
+            raise WireError(f"'audio' is longer than {MAX_APPEND} bytes.", code="invalid_value", param="audio")
+        return self._up.feed(self._samples(raw))
+
+    def _samples(self, raw: bytes) -> Samples:
+        if (law := _LAWS.get(self.form.type)) is not None:
+            return g711.decode(raw, law)
+        raw = self._odd + raw
+        whole = len(raw) & ~1
+        self._odd = raw[whole:]
+        samples: Samples = np.frombuffer(raw[:whole], dtype="<i2").astype(np.int16)
+        return samples
+
+
+def outgoing(samples: Samples, form: Format) -> Iterator[str]:
+    """48 kHz samples of a clause as pieces in base64, 200 ms each. CPU work: call it in a thread."""
+    lower = resample(samples, RATE, form.hz)
+    law = _LAWS.get(form.type)
+    raw = g711.encode(lower, law) if law is not None else lower.astype("<i2").tobytes()
+    step = form.hz * _DELTA_MS // 1000 * (1 if law is not None else 2)
+    for at in range(0, len(raw), step):
+        yield base64.b64encode(raw[at : at + step]).decode("ascii")
+
+
+def spoken_in(samples16: Samples) -> str:
+    """16 kHz samples as the protocol's PCM in base64, for an item that is retrieved. CPU work."""
+    return base64.b64encode(resample(samples16, 16_000, 24_000).astype("<i2").tobytes()).decode("ascii")

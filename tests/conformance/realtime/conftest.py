@@ -1,0 +1,67 @@
+"""One served house a file: its clients share the speech models and one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from switchroom.realtime.audio import read_wav, resample
+from switchroom.realtime.ears import SpeechParts
+from switchroom.realtime.settings import MediaSettings
+from switchroom.store import Store
+
+from .house import ServedHouse, open_served
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+
+
+@pytest.fixture(scope="module")
+def canvas() -> dict[str, Any]:
+    """The example's support line with a short greeting."""
+    drawn: dict[str, Any] = json.loads((EXAMPLES / "support-line.json").read_text())
+    for node in drawn["nodes"]:
+        inputs = node["data"].get("inputs") or {}
+        if "agentGreeting" in inputs:
+            inputs["agentGreeting"] = "Hello, this is the support line."
+    return drawn
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def house(
+    server_url: str, tmp_path_factory: pytest.TempPathFactory, canvas: dict[str, Any]
+) -> AsyncIterator[ServedHouse]:
+    store = await Store.connect(server_url)
+    await store.call("FLUSHALL")
+    settings = MediaSettings(media_loopback=True, drain_s=1.0, max_loop_lag_ms=60_000)
+    parts = await SpeechParts.load(settings)
+    try:
+        folder = tmp_path_factory.mktemp("served")
+        async with open_served(store, folder, {"support": canvas}, parts, settings) as house:
+            yield house
+    finally:
+        await parts.close()
+        await store.close()
+
+
+Speech = Callable[..., bytes]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def speech() -> Speech:
+    """`speech(name, rate=24000, silence_s=1.0)`: a caller's recording as PCM16, with silence after it."""
+    files = {path.stem.split("-", 2)[2]: path for path in EXAMPLES.glob("caller-*.wav")}
+    read = {name: await asyncio.to_thread(read_wav, path) for name, path in files.items()}
+    ready = {name: await asyncio.to_thread(resample, samples, rate, 24_000) for name, (samples, rate) in read.items()}
+
+    def pcm(name: str, *, silence_s: float = 1.0) -> bytes:
+        quiet = np.zeros(int(24_000 * silence_s), dtype=np.int16)
+        return np.concatenate((ready[name], quiet)).astype("<i2").tobytes()
+
+    return pcm
