@@ -10,11 +10,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple
 
+import msgspec
+
 from switchroom.engine import Engine, FlowStore
 from switchroom.engine.events import Event as EngineEvent
 from switchroom.engine.events import TurnInput
 from switchroom.engine.session import Session
-from switchroom.errors import Conflict, NotFound, SwitchroomError, Unavailable
+from switchroom.errors import Conflict, NotFound, SwitchroomError, TooMany, Unavailable
 from switchroom.queue import Call, Feed, Held, Queue
 from switchroom.queue import State as QueueState
 from switchroom.realtime import registry
@@ -28,6 +30,7 @@ from switchroom.realtime.openai import OpenAiEngine
 from switchroom.realtime.phone import KIND as PHONE
 from switchroom.realtime.phone import PhoneLines
 from switchroom.realtime.registry import MediaProcess, Reply, Request
+from switchroom.realtime.served.host import SESSION, SIDEBAND, MakeEngine, ServedHost
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.signalling import SignalServer
 from switchroom.realtime.speaker import RunTurn
@@ -115,6 +118,9 @@ class MediaWorker:
             owner=registry.owner_name(self.id),
             make_engine=self._make_engine,
         )
+        self._served = ServedHost(parts, self._flows, self._engine, settings, self.join)
+        self.door.on[SESSION] = self._served.serve
+        self.door.on[SIDEBAND] = self._served.sideband
         self._sessions: dict[tuple[str, str], CallSession] = {}
         self._legs: dict[str, _Leg] = {}
         self._joining: dict[tuple[str, str], asyncio.Lock] = {}
@@ -186,23 +192,38 @@ class MediaWorker:
         await self._store.call("SET", keys.media_call(call_id), self.id, "EX", life)
         return Reply(call_id=call_id, sdp=sdp)
 
-    async def join(self, flow_id: str, task_id: str, make_leg: Callable[[], Awaitable[Transport]]) -> str:
+    async def join(
+        self,
+        flow_id: str,
+        task_id: str,
+        make_leg: Callable[[], Awaitable[Transport]],
+        *,
+        make_engine: MakeEngine | None = None,
+        call_id: str = "",
+    ) -> str:
         """Bring a caller's leg to its call: a new one that begins or waits for a line here, or the one that runs here
-        already, whose leg it then replaces. Returns the leg's ID.
+        already, whose leg it then replaces. Returns the leg's ID, `call_id` where that is given. With `make_engine` the
+        call is carried by another engine than this process's, and must have a line at once.
 
-        Raises `Unavailable` when this process is full or stops, `NotFound` and `Conflict` for a call that cannot begin,
+        Raises `Unavailable` when this process is full or stops, `TooMany` without a line, `NotFound` and `Conflict` for a call that cannot begin,
         and what `make_leg` raises; a leg that was made is closed then.
         """
         name = (flow_id, task_id)
         lock = self._joining.setdefault(name, asyncio.Lock())
         try:
             async with lock:  # two legs for one task at once must not make two calls of it
-                return await self._join(name, make_leg)
+                return await self._join(name, make_leg, make_engine, call_id or str(uuid.uuid4()))
         finally:
             if not lock.locked():
                 self._joining.pop(name, None)
 
-    async def _join(self, name: tuple[str, str], make_leg: Callable[[], Awaitable[Transport]]) -> str:
+    async def _join(
+        self,
+        name: tuple[str, str],
+        make_leg: Callable[[], Awaitable[Transport]],
+        make_engine: MakeEngine | None,
+        call_id: str,
+    ) -> str:
         if self._draining:
             raise Unavailable("this media process stops", code="media_draining", retry_after_s=1)
         running = self._sessions.get(name)
@@ -212,12 +233,15 @@ class MediaWorker:
             if len(self._sessions) >= self._settings.max_legs:
                 raise Unavailable("this media process is full", code="media_full", retry_after_s=5)
             call = await self._waiting_call(*name)
-        call_id = str(uuid.uuid4())
+        elif make_engine is not None:
+            raise Conflict("the call runs already", code="call_held")
         leg = await make_leg()
         try:
             if running is None:
                 held = await self._claim(call)
-                running = self._start(call if held is None else held.call, leg, call_id, held)
+                if held is None and make_engine is not None:
+                    raise TooMany("all lines of this flow are busy", code="lines_busy", retry_after_s=5)
+                running = self._start(call if held is None else held.call, leg, call_id, held, make_engine)
             else:
                 await running.replace_leg(leg, call_id)
         except BaseException:
@@ -251,8 +275,13 @@ class MediaWorker:
             raise
         return answer if isinstance(answer, Held) else None
 
-    def _start(self, call: Call, leg: Transport, call_id: str, held: Held | None) -> CallSession:
-        session = CallSession(self._tools, call, leg, call_id, held)
+    def _start(
+        self, call: Call, leg: Transport, call_id: str, held: Held | None, make_engine: MakeEngine | None
+    ) -> CallSession:
+        tools = self._tools
+        if make_engine is not None:
+            tools = msgspec.structs.replace(tools, make_engine=make_engine)
+        session = CallSession(tools, call, leg, call_id, held)
         name = (call.flow_id, call.task_id)
         self._sessions[name] = session
         task = asyncio.get_running_loop().create_task(session.run(), name=f"call-{call.task_id}")
@@ -263,6 +292,7 @@ class MediaWorker:
             self._sessions.pop(name, None)
             for leg_id in [key for key, one in self._legs.items() if one.session is session]:
                 del self._legs[leg_id]
+                self._served.over(leg_id)
             if not done.cancelled() and (error := done.exception()) is not None:
                 log.error("a call broke", exc_info=error, extra={"task_id": call.task_id})
 
