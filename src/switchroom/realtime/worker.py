@@ -30,7 +30,8 @@ from switchroom.realtime.openai import OpenAiEngine
 from switchroom.realtime.phone import KIND as PHONE
 from switchroom.realtime.phone import PhoneLines
 from switchroom.realtime.registry import MediaProcess, Reply, Request
-from switchroom.realtime.served.host import SESSION, SIDEBAND, MakeEngine, ServedHost
+from switchroom.realtime.served.host import MakeEngine, ServedHost
+from switchroom.realtime.served.opening import SESSION, SIDEBAND
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.signalling import SignalServer
 from switchroom.realtime.speaker import RunTurn
@@ -205,8 +206,8 @@ class MediaWorker:
         already, whose leg it then replaces. Returns the leg's ID, `call_id` where that is given. With `make_engine` the
         call is carried by another engine than this process's, and must have a line at once.
 
-        Raises `Unavailable` when this process is full or stops, `TooMany` without a line, `NotFound` and `Conflict` for a call that cannot begin,
-        and what `make_leg` raises; a leg that was made is closed then.
+        Raises `Unavailable` when this process is full or stops, `TooMany` without a line, `NotFound` and `Conflict` for
+        a call that cannot begin, and what `make_leg` raises; a leg that was made is closed then.
         """
         name = (flow_id, task_id)
         lock = self._joining.setdefault(name, asyncio.Lock())
