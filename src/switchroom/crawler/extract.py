@@ -37,7 +37,9 @@ def under_title(body: str, title: str) -> str:
     body = body.strip()
     if title and not body.startswith("# "):
         body = f"# {title}\n\n{body}"
-    return _LINES.sub("\n\n", body).strip() + "\n"
+    if "\n\n\n" in body:
+        body = _LINES.sub("\n\n", body)
+    return body.strip() + "\n"
 
 
 @cache

@@ -22,7 +22,6 @@ _ATTRIBUTE = re.compile(r'([a-z-]+)="([^"]*)"')
 _SPACE = re.compile(r"\s+")
 _BREAK = re.compile(r" *\n *")
 _TARGET = re.compile(r"\]\([^)]*\)")
-_UNTIDY = re.compile(r"[^\S ]|  ")
 _HEADINGS = {f"h{level}": "#" * level + " " for level in range(1, 7)}
 _BLOCKS = frozenset({
     "p", "div", "section", "article", "main", "header", "form", "fieldset", "figure", "figcaption", "address", "dl",
@@ -117,7 +116,7 @@ def _convert(html: str, url: str, images: bool, around: re.Pattern[str] | None) 
                 continue
             if "&" in text:
                 text = unescape(text)
-            if frame.kind != "pre" and _UNTIDY.search(text):
+            if frame.kind != "pre" and ("\n" in text or "  " in text or "\t" in text or "\r" in text or "\xa0" in text):
                 text = _SPACE.sub(" ", text)
             frame.line.append(text)
             continue

@@ -6,11 +6,12 @@ Every file is written beside and renamed, so that a reader never sees half of on
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
-import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 from xml.sax.saxutils import escape
@@ -24,6 +25,7 @@ from switchroom.crawler.job import PageRecord
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9_-]+")
 _NOT_IN_HOSTS = re.compile(r"[^a-z0-9.-]+")
 _MAX_SLUG_CHARS = 80
+_numbers = itertools.count()
 
 
 class PageFile(NamedTuple):
@@ -49,10 +51,11 @@ class Output:
     def write_pages(self, files: Iterable[PageFile]) -> None:
         """Write the Markdown of pages; what is unchanged and there is left alone."""
         for host, record, markdown, screenshot in files:
-            path = self.folder(host) / record.file
+            folder = str(self.folder(host))
+            path = f"{folder}/{record.file}"
             if screenshot:
-                _write(self.folder(host) / record.screenshot, screenshot)
-            if not markdown or (record.outcome == "unchanged" and path.exists()):
+                _write(f"{folder}/{record.screenshot}", screenshot)
+            if not markdown or (record.outcome == "unchanged" and os.path.exists(path)):  # noqa: PTH110 (hot)
                 continue
             fetched_at = rfc3339_ms(record.fetched_ms)
             text = front_matter(
@@ -83,13 +86,13 @@ class Output:
             )
             for page in pages
         ]
-        _write(self.folder(host) / "pages.jsonl", b"".join(line + b"\n" for line in lines))
+        _write(f"{self.folder(host)}/pages.jsonl", b"".join(line + b"\n" for line in lines))
         entries = "".join(
             f"  <url><loc>{escape(page.url)}</loc><lastmod>{rfc3339_ms(page.fetched_ms)}</lastmod></url>\n"
             for page in pages
         )
         _write(
-            self.folder(host) / "sitemap.xml",
+            f"{self.folder(host)}/sitemap.xml",
             b'<?xml version="1.0" encoding="UTF-8"?>\n'
             + f'<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{entries}</urlset>\n'.encode(),
         )
@@ -109,20 +112,32 @@ def screenshot_name(file: str) -> str:
 
 def rfc3339_ms(at_ms: int) -> str:
     """Unix milliseconds as RFC 3339 in UTC, to the second."""
-    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _rfc3339(at_ms // 1000)
 
 
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
+@lru_cache(maxsize=512)
+def _rfc3339(at_s: int) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _write(path: str, content: bytes) -> None:
+    """Plain system calls: this runs once a page."""
+    folder, _, name = path.rpartition("/")
+    temporary = f"{folder}/.{name}.{os.getpid()}.{next(_numbers)}.tmp"
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
     try:
-        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        handle = os.open(temporary, flags, 0o600)
     except FileNotFoundError:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(temporary, flags, 0o600)
     try:
-        with os.fdopen(handle, "wb", buffering=0) as file:
-            file.write(content)
-        temporary.replace(path)
+        try:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[os.write(handle, rest) :]
+        finally:
+            os.close(handle)
+        os.rename(temporary, path)  # noqa: PTH104 (hot)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
         raise
