@@ -31,7 +31,7 @@ from switchroom.gateway import (
     queue,
     queue_events,
     queue_figures,
-    realtime_v1,
+    softphone_page,
     twilio,
     versions,
     webhooks,
@@ -71,7 +71,7 @@ def build_gateway(parts: Services) -> web.Application:
     install_passage(app)
     twilio.install_twilio(app)
     app.cleanup_ctx.append(_background)
-    voice = (queue, queue_events, holding, kiosk, queue_figures, bulk, calls, twilio, webhooks, realtime_v1)
+    voice = (queue, queue_events, holding, kiosk, queue_figures, bulk, calls, twilio, webhooks)
     for dialect in (
         *voice,
         compact,
@@ -86,6 +86,7 @@ def build_gateway(parts: Services) -> web.Application:
         openapi,
         asyncapi,
         api_page,
+        softphone_page,
     ):
         app.router.add_routes(dialect.routes())
     app.router.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])
