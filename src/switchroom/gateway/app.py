@@ -31,6 +31,7 @@ from switchroom.gateway import (
     queue,
     queue_events,
     queue_figures,
+    realtime_v1,
     softphone_page,
     twilio,
     versions,
@@ -71,7 +72,7 @@ def build_gateway(parts: Services) -> web.Application:
     install_passage(app)
     twilio.install_twilio(app)
     app.cleanup_ctx.append(_background)
-    voice = (queue, queue_events, holding, kiosk, queue_figures, bulk, calls, twilio, webhooks)
+    voice = (queue, queue_events, holding, kiosk, queue_figures, bulk, calls, twilio, webhooks, realtime_v1)
     for dialect in (
         *voice,
         compact,
