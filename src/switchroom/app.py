@@ -87,6 +87,7 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
             notify_secret=settings.notify_secret.get_secret_value() if settings.notify_secret else None,
             notify_open=settings.notify_open,
             public_url=settings.public_url,
+            ice_servers=settings.media.ice_servers,
             twilio_token=settings.twilio_auth_token.get_secret_value() if settings.twilio_auth_token else None,
         )
     )

@@ -83,6 +83,14 @@ class Conflict(SwitchroomError):
     title = "Conflict"
 
 
+class PreconditionFailed(SwitchroomError):
+    """What the request was about is not as it says (`If-Match`): 412."""
+
+    code = "precondition_failed"
+    status = 412
+    title = "Precondition failed"
+
+
 class TooLarge(SwitchroomError):
     """More bytes than the limit: 413."""
 

@@ -116,7 +116,7 @@ async def _background(app: web.Application) -> AsyncIterator[None]:
 async def _access(request: web.Request, handler: Handler) -> web.StreamResponse:
     # An unknown path or method has no declaration and goes on to aiohttp's own 404 or 405.
     declared = operation_of(request.match_info.handler)
-    if declared is not None and declared.scope is not None and not declared.public_flows:
+    if declared is not None and declared.scope is not None and not (declared.public_flows or declared.own_check):
         request[PRINCIPAL] = await services(request).access.check(presented_key(request.headers), declared.scope)
     return await handler(request)
 

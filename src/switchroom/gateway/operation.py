@@ -30,6 +30,8 @@ class Operation:
     query: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
     errors: Sequence[int] = ()
     public_flows: bool = False
+    own_check: bool = False
+    """The handler checks itself, since more than API keys open it (`call_access`)."""
 
 
 def operation(
@@ -42,6 +44,7 @@ def operation(
     query: Mapping[str, tuple[Any, str]] | None = None,
     errors: Sequence[int] = (),
     public_flows: bool = False,
+    own_check: bool = False,
 ) -> Callable[[_H], _H]:
     """Declares a handler. One without a declaration cannot be built into the gateway."""
 
@@ -55,6 +58,7 @@ def operation(
             query=query or {},
             errors=errors,
             public_flows=public_flows,
+            own_check=own_check,
         )
         return handler
 

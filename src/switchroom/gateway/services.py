@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # an API node that only answers HTTP loads neither media nor 
     from switchroom.knowledge import Knowledge
     from switchroom.net import Guard
     from switchroom.queue import Feed, Queue
+    from switchroom.realtime.settings import IceServer
     from switchroom.realtime.signalling import SignalClient
     from switchroom.webhooks import Webhooks
 
@@ -58,6 +60,8 @@ class Services:
     """The notify hub asks for no secret: for development only."""
     public_url: str | None = None
     """Where others reach this server, when that is not where a request says that it came to."""
+    ice_servers: Sequence[IceServer] = ()
+    """STUN and TURN servers that callers are told."""
     twilio_token: str | None = None
     """The auth token that signs what Twilio asks; none: only API keys are taken there."""
     turn_timeout_s: float = 120.0

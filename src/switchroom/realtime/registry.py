@@ -41,6 +41,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     task_id: str = ""
     call_id: str = ""
     sdp: str = ""
+    tag: str = ""
+    """Of the ICE session that a `trickle` belongs to; "" for any."""
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +71,8 @@ _CLASSES: dict[int, type[SwitchroomError]] = {
         errors.BadInput,
         errors.NotFound,
         errors.Conflict,
+        errors.PreconditionFailed,
+        errors.Unprocessable,
         errors.TooMany,
         errors.Unavailable,
         errors.TimedOut,

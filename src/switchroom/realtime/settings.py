@@ -17,9 +17,28 @@ class IceServer(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    urls: list[str]
+    urls: list[str] = Field(min_length=1)
     username: str | None = None
     credential: str | None = None
+    secret: SecretStr | None = None
+    """Shared with the TURN server (coturn's `static-auth-secret`): each call gets credentials of its own, in place of
+    `username` and `credential`."""
+    credential_s: int = Field(default=3600, ge=60)
+    """How long those hold: a call that lasts longer needs longer ones."""
+
+    @field_validator("urls")
+    @classmethod
+    def _schemes(cls, value: list[str]) -> list[str]:
+        for url in value:
+            if not re.match(r"(stun|stuns|turn|turns):[^/]", url):
+                raise ValueError(f"{url!r} must begin with stun:, stuns:, turn: or turns: and name a host")
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if self.secret is not None and (self.username is not None or self.credential is not None):
+            raise ValueError("either secret, or username and credential")
+        return self
 
 
 class MediaSettings(TalkSettings):

@@ -86,6 +86,14 @@ class SignalClient:
             return  # its process is gone, and so is the leg
         await self._ask(process_id.decode(), "hang_up", call_id=call_id)
 
+    async def trickle(self, call_id: str, fragment: str, tag: str) -> None:
+        """Hand addresses of the caller (`trickle.read_fragment`) to its leg. `tag`: the ICE session that they are for,
+        "" for whichever. Raises `NotFound` without such a leg, `PreconditionFailed` when it is another session's."""
+        process_id = await self._store.call("GET", keys.media_call(call_id))
+        if process_id is None or await registry.look_up(self._store, process_id.decode()) is None:
+            raise NotFound("no such call", code="unknown_call")
+        await self._ask(process_id.decode(), "trickle", call_id=call_id, sdp=fragment, tag=tag)
+
     async def media(self) -> list[MediaProcess]:
         """The media processes that live now."""
         return await registry.living(self._store)
@@ -100,18 +108,9 @@ class SignalClient:
             raise Unavailable("all media processes are full", code="media_full", retry_after_s=5)
         return min(free, key=lambda process: (process.legs / process.max_legs, process.loop_lag_ms))
 
-    async def _ask(
-        self, process_id: str, kind: str, *, flow_id: str = "", task_id: str = "", call_id: str = "", sdp: str = ""
-    ) -> Reply:
-        request = Request(
-            id=uuid.uuid4().hex,
-            kind=kind,
-            expires_at_ms=int((time.time() + REPLY_S) * 1000),
-            flow_id=flow_id,
-            task_id=task_id,
-            call_id=call_id,
-            sdp=sdp,
-        )
+    async def _ask(self, process_id: str, kind: str, **about: str) -> Reply:
+        expires_at_ms = int((time.time() + REPLY_S) * 1000)
+        request = Request(id=uuid.uuid4().hex, kind=kind, expires_at_ms=expires_at_ms, **about)
         await self._store.call("RPUSH", keys.media_inbox(process_id), registry.encode(request))
         answer = await self._store.blocking("BLPOP", keys.media_reply(request.id), str(REPLY_S), timeout_s=REPLY_S + 2)
         if answer is None:

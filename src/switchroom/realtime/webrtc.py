@@ -20,12 +20,14 @@ from aiortc import RTCDataChannel, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame, AudioResampler
 
-from switchroom.errors import BadInput, TimedOut
+from switchroom.errors import BadInput, PreconditionFailed, TimedOut, Unprocessable
 from switchroom.realtime.audio import NOTHING, RATE, SILENCE, Framer, Samples
 from switchroom.realtime.peer import close_peer, new_peer, prepare
 from switchroom.realtime.playout import Playout
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.track import PacedTrack, mono_of
+from switchroom.realtime.trickle import MAX_CANDIDATES, Fragment, ice_tag, read_fragment
+from switchroom.realtime.turn import usable
 from switchroom.realtime.voice import DTMF_KEYS, Listener
 
 log = logging.getLogger(__name__)
@@ -53,13 +55,17 @@ class WebRtcLeg:
         self._settings = settings
         self._label = channel
         self._on_text = on_text
-        self._peer: RTCPeerConnection = new_peer(settings.ice_servers)
+        self._peer: RTCPeerConnection = new_peer(usable(settings.ice_servers, "media"))
+        self._tag = ""
+        self._offered_tag = ""
+        self._candidates = 0
         self._playout: Playout | None = None
         self._listener: Listener | None = None
         self._channel: RTCDataChannel | None = None
         self._early: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._adding = asyncio.Lock()
         self._sign_of_life = time.monotonic()
         self.connected = asyncio.Event()
         self.gone = asyncio.Event()
@@ -93,7 +99,36 @@ class WebRtcLeg:
         except Exception as error:
             raise BadInput(f"the SDP offer cannot be answered: {type(error).__name__}", code="bad_sdp") from error
         self._spawn(self._watch(), "leg-watch")
-        return str(self._peer.localDescription.sdp)
+        sdp = str(self._peer.localDescription.sdp)
+        self._tag, self._offered_tag = ice_tag(sdp), ice_tag(offer_sdp)
+        return sdp
+
+    def trickle(self, fragment: str, tag: str) -> None:
+        """Take addresses that the caller found after its offer. `tag`: the answer's ICE session, "" for whichever.
+
+        Raises `PreconditionFailed` for another session's, `Unprocessable` for a restart of ICE (a new leg is offered
+        instead), `BadInput` for what is no fragment.
+        """
+        if tag not in ("", self._tag):
+            raise PreconditionFailed("this call's ICE session is another one", code="wrong_ice_session")
+        given = read_fragment(fragment)
+        if given.ufrag not in ("", self._offered_tag):
+            raise Unprocessable("ICE is not restarted: offer a new leg for the same call", code="no_ice_restart")
+        self._candidates += len(given.candidates)
+        if self._candidates > MAX_CANDIDATES:
+            raise BadInput(f"more than {MAX_CANDIDATES} candidates", code="bad_sdpfrag")
+        self._spawn(self._add(given), "leg-trickle")
+
+    async def _add(self, given: Fragment) -> None:
+        async with self._adding:
+            for candidate in given.candidates:
+                try:
+                    async with asyncio.timeout(_GATHER_S):  # a name of mDNS may have to be looked up
+                        await self._peer.addIceCandidate(candidate)
+                except (TimeoutError, ValueError, OSError) as error:
+                    log.info("a caller's address is of no use", extra={"cause": type(error).__name__})
+            if given.complete:
+                await self._peer.addIceCandidate(None)
 
     def start(self, playout: Playout, listener: Listener) -> None:
         playout.confirm_all()  # what the leg before this one sent was heard, for all that we know

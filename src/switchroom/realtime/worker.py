@@ -171,6 +171,12 @@ class MediaWorker:
             if known is not None and known.session.call_id == request.call_id:
                 known.session.post(Event(Happened.CALLER_HUNG_UP))
             return Reply(call_id=request.call_id)
+        if request.kind == "trickle":
+            known = self._legs.get(request.call_id)
+            if known is None or not isinstance(known.leg, WebRtcLeg):
+                raise NotFound("no such call", code="unknown_call")
+            known.leg.trickle(request.sdp, request.tag)
+            return Reply(call_id=request.call_id)
         if request.kind != "offer":
             raise Conflict(f"unknown request {request.kind}")
         return await self._offer(request)

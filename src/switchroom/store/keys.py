@@ -297,6 +297,16 @@ def knowledge(collection_id: str, part: str) -> str:
 # --- realtime: telephone calls ---------------------------------------------------------------------------------------
 
 
+def call_token(digest: str) -> str:
+    """String with a short life: the call (msgpack) that a token opens, by the token's SHA-256."""
+    return f"sr:call-token:{digest}"
+
+
+def call_leg(call_id: str) -> str:
+    """String: the SHA-256 of the token with which a leg was joined."""
+    return f"sr:call-leg:{call_id}"
+
+
 def phone_stream(token: str) -> str:
     """String with a short life: the call (msgpack) whose stream a telephony provider was told to open at this token."""
     return f"sr:phone:{token}"
