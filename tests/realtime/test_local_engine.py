@@ -17,7 +17,7 @@ from switchroom.engine.events import Event, TurnInput
 from switchroom.engine.session import Session
 from switchroom.realtime.audio import FRAME, FRAME_S, SILENCE, Samples, level_dbfs
 from switchroom.realtime.client import load_audio
-from switchroom.realtime.ears import Heard, SpeechParts
+from switchroom.realtime.ears import SpeechParts
 from switchroom.realtime.local import LocalEngine
 from switchroom.realtime.playout import Playout
 from switchroom.realtime.settings import MediaSettings
@@ -119,41 +119,3 @@ async def test_barge_in_stops_the_agent_and_keeps_what_was_heard(make_line: Any,
     assert "order number" in answer.text and not answer.interrupted
     timings = [event.timing for event in line.events if isinstance(event, TurnDone)]
     assert [timing.interrupted for timing in timings] == [True, False]
-
-
-async def test_a_noise_is_no_interruption(make_line: Any, settings: MediaSettings) -> None:
-    line, _ = make_line(settings, make_line.long)
-    await line.until(lambda: len(line.heard_at) > 10)
-    line.engine.speech_started()
-    quiet_from = time.monotonic() + FRAME_S * 2
-    await asyncio.sleep(0.3)
-    assert not [at for at in line.heard_at if at > quiet_from]
-    now = time.monotonic()
-    line.engine.speech_ended()
-    line.engine.heard(Heard(text="", started=now - 0.3, ended=now, endpoint=now, decoded=now))
-    await line.until(lambda: line.said("agent"))
-    assert line.said("agent")[0].text.endswith("How can I help you?")
-    assert not line.said("agent")[0].interrupted
-
-
-async def test_an_utterance_in_two_pieces_is_one_turn(make_line: Any, settings: MediaSettings) -> None:
-    line, _ = make_line(settings)
-    await line.until(lambda: line.said("agent"))
-    for piece in ("I have a question", "about my invoice."):
-        now = time.monotonic()
-        line.engine.heard(Heard(text=piece, started=now - 1, ended=now, endpoint=now, decoded=now))
-    await line.until(lambda: len(line.said("agent")) == 2)
-    callers = [message.text for message in line.engine.session.messages if message.role == "caller"]
-    assert callers == ["I have a question about my invoice."]
-    assert "order number" in line.said("agent")[1].text
-
-
-async def test_silence_is_asked_about_and_ends_politely(make_line: Any, settings: MediaSettings) -> None:
-    quick = settings.model_copy(
-        update={"silence_s": 0.5, "silence_prompts": 1, "silence_goodbye_text": "Goodbye then."}
-    )
-    line, task = make_line(quick)
-    async with asyncio.timeout(30):
-        concluded = await task
-    assert concluded.cause == "silence"
-    assert [said.text for said in line.said("agent")][1:] == [quick.silence_prompt_text, quick.silence_goodbye_text]

@@ -18,6 +18,7 @@ from switchroom.realtime import models
 from switchroom.realtime.audio import FRAME, Decimator, Samples, resample
 from switchroom.realtime.client import load_audio
 from switchroom.realtime.ears import Ears, Heard, SpeechParts
+from switchroom.realtime.prompt_cache import CachedVoice
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.tts import FliteVoice, PiperVoice
 from switchroom.realtime.turns.hangover import Cue, Endpointer
@@ -26,6 +27,15 @@ from switchroom.realtime.vad import VoiceDetector
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def piper(parts: SpeechParts) -> PiperVoice:
+    """The program behind the cache."""
+    assert isinstance(parts.voice, CachedVoice)
+    assert isinstance(parts.voice.inner, PiperVoice)
+    return parts.voice.inner
+
+
 SENTENCES = [
     "I would like to talk to an operator, please.",
     "Can you tell me where my order is?",
@@ -123,16 +133,15 @@ async def test_voice_detection_finds_the_utterance(parts: SpeechParts) -> None:
 
 
 async def test_the_voice_comes_back_when_its_program_dies(parts: SpeechParts) -> None:
-    voice = parts.voice
-    assert isinstance(voice, PiperVoice) and voice._process is not None
+    voice = piper(parts)
+    assert voice._process is not None
     os.kill(voice._process.pid, signal.SIGKILL)
     samples = await voice.say("Still here.")
     assert samples.size > 10_000 and voice.restarts == 1
 
 
 async def test_an_interrupted_clause_does_not_become_the_next_one(parts: SpeechParts) -> None:
-    voice = parts.voice
-    assert isinstance(voice, PiperVoice)
+    voice = piper(parts)
     before = voice.restarts
     cut = asyncio.ensure_future(voice.say("This long sentence is interrupted before it has been rendered to its end."))
     waiting = asyncio.ensure_future(voice.say("Neither is this one ever heard."))

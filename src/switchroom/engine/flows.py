@@ -15,6 +15,7 @@ from switchroom.compact import CompactGraph, compact_canvas
 from switchroom.compact.model import content_hash
 from switchroom.engine.chat import ChatSettings
 from switchroom.engine.custom_tool import CustomTool
+from switchroom.engine.voice_settings import VoiceSettings
 from switchroom.errors import BadInput, Fault
 from switchroom.hours import OpeningHours, zone
 from switchroom.store import Store, keys
@@ -30,8 +31,8 @@ class FlowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     `duplicates` is what an enqueue does when the same caller already waits or talks; `lines` how many calls may be
     live at once; `protected` asks for a key on every request; `variables` is what `{{$vars.x}}` reads; `chat` is what
-    chat clients may do; `pipeline` names who is told of changes (None: everybody); `tools` are the owner's own, by the
-    names that the canvas uses.
+    chat clients may do; `voice` how live calls are led; `pipeline` names who is told of changes (None: everybody);
+    `tools` are the owner's own, by the names that the canvas uses.
 
     Of the queue: `cap` most calls waiting (0: no bound); a call answered within `service_level_s` is in time; a caller
     who leaves within `short_abandon_s` does not count against that; after a call its line stays busy for `wrapup_s`;
@@ -47,6 +48,7 @@ class FlowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     deployed: bool = True
     variables: dict[str, Any] = {}
     chat: ChatSettings = ChatSettings()
+    voice: VoiceSettings = VoiceSettings()
     pipeline: str | None = None
     tools: list[CustomTool] = []
     cap: int = 100_000

@@ -13,14 +13,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from switchroom.errors import Conflict, NotFound, SwitchroomError, Unavailable
 from switchroom.queue import Call, EndReason, Feed, Held, LeaseLost, Queue
 from switchroom.queue import State as QueueState
-from switchroom.realtime.audio import FRAME, RATE, Samples
+from switchroom.realtime.audio import Samples
 from switchroom.realtime.call_log import CallLog
+from switchroom.realtime.hold import HoldLine
 from switchroom.realtime.lifecycle import Do, Event, Happened, Phase, State, advance
+from switchroom.realtime.memory import CallMemory
 from switchroom.realtime.playout import Playout
 from switchroom.realtime.recorder import Recorder
 from switchroom.realtime.settings import MediaSettings
@@ -52,6 +53,9 @@ class CallTools(msgspec.Struct, frozen=True, kw_only=True):
     settings: MediaSettings
     owner: str
     make_engine: Callable[[Call, CallLog], Awaitable[VoiceEngine]]
+    make_hold: Callable[[str, Playout], Awaitable[HoldLine]]
+    """What a caller of this flow hears who waits for a line."""
+    remember: Callable[[Call], CallMemory]
 
 
 class CallSession:
@@ -72,6 +76,7 @@ class CallSession:
         self._engine_task: asyncio.Task[None] | None = None
         self._recorder: Recorder | None = None
         self._log: CallLog | None = None
+        self._hold: HoldLine | None = None
         self.state = State()
         if held is not None:
             self.post(Event(Happened.CLAIMED))
@@ -225,6 +230,8 @@ class CallSession:
                     return
                 place = answer.place
             self._leg.send_event({"type": "state", "state": "waiting", "place": place})
+            if self._hold is not None:
+                self._hold.place(place)
             seen = await tools.feed.wait(call.flow_id, seen, _CLAIM_AT_MOST_S)
             await asyncio.sleep(max(0.0, _CLAIM_AT_LEAST_S - (time.monotonic() - asked)))
         self.post(Event(Happened.WAIT_OVER, EndReason.TIMEOUT, "no line became free"))
@@ -258,7 +265,7 @@ class CallSession:
             case Do.CLAIM:
                 self._spawn(self._wait_for_line(), "wait-for-line")
             case Do.HOLD_TONE:
-                self._playout.hold(hold_tone())
+                self._hold = await self._tools.make_hold(self._call.flow_id, self._playout)
             case Do.ANSWER:
                 assert held is not None
                 await queue.answer(held)
@@ -302,8 +309,11 @@ class CallSession:
     async def _converse(self) -> None:
         held = self._held
         assert held is not None
-        self._playout.hold(None)
-        self._log = CallLog(self._tools.executions, held, lambda event: self._leg.send_event(event))
+        if self._hold is not None:
+            await self._hold.stop()
+        self._log = CallLog(
+            self._tools.executions, held, self._tools.remember(held.call), lambda event: self._leg.send_event(event)
+        )
         if self._tools.settings.record_calls:
             self._recorder = await Recorder.open(self._tools.audio, self._tools.settings.record_kbps)
             self._log.recording = self._recorder.so_far
@@ -358,23 +368,8 @@ class CallSession:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._hold is not None:
+            await self._hold.stop()
         if self._log is not None:
             await self._log.close()
         await self._leg.close()
-
-
-def hold_tone() -> Callable[[], Samples]:
-    """A soft double beep every four seconds, for a caller who waits for a line."""
-    beep = (np.sin(2 * np.pi * 440 / RATE * np.arange(RATE // 5)) * 1600).astype(np.int16)
-    loop: Samples = np.zeros(RATE * 4, dtype=np.int16)
-    loop[: beep.size] = beep
-    loop[beep.size * 2 : beep.size * 3] = beep
-    position = 0
-
-    def frame() -> Samples:
-        nonlocal position
-        piece = loop[position : position + FRAME]
-        position = (position + FRAME) % loop.size
-        return piece
-
-    return frame

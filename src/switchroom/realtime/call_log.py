@@ -13,10 +13,12 @@ import msgspec
 
 from switchroom.errors import SwitchroomError
 from switchroom.queue import EndReason, Held
+from switchroom.realtime.memory import CallMemory
 from switchroom.realtime.voice import (
     AgentSpeaking,
     CallerSpeaking,
     Concluded,
+    Kept,
     NodeDone,
     Said,
     TurnDone,
@@ -28,6 +30,8 @@ from switchroom.records.model import Execution, ExecutionState, Recording, Utter
 
 log = logging.getLogger(__name__)
 
+_CONVERSATIONS = uuid.UUID("5c8b54a1-6a3a-4c5e-9a58-1d2f2a7e6b90")
+"""All attempts of a call are one conversation."""
 MAX_NODES = 2000
 """Nodes kept in one record; more are counted in its detail."""
 
@@ -35,9 +39,12 @@ MAX_NODES = 2000
 class CallLog:
     """One attempt's `Execution`: saved when it begins, after each turn, and at its end."""
 
-    def __init__(self, executions: Executions, held: Held, tell: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self, executions: Executions, held: Held, memory: CallMemory, tell: Callable[[dict[str, Any]], None]
+    ) -> None:
         call = held.call
         self._executions = executions
+        self.memory = memory
         self._tell = tell
         self._dirty = asyncio.Event()
         self._saver: asyncio.Task[None] | None = None
@@ -47,7 +54,7 @@ class CallLog:
         self.execution = Execution(
             id=str(uuid.uuid4()),
             flow_id=call.flow_id,
-            session_id=str(uuid.uuid4()),
+            session_id=str(uuid.uuid5(_CONVERSATIONS, f"{call.flow_id}/{call.task_id}")),
             kind="realtime",
             task_id=call.task_id,
             attempt=held.attempt,
@@ -80,6 +87,9 @@ class CallLog:
                 self._tell({"type": "speaking", "role": "agent", "active": event.active})
             case CallerSpeaking():
                 self._tell({"type": "speaking", "role": "caller", "active": event.active})
+            case Kept():
+                self.memory.keep(event.session, event.given)
+                self._dirty.set()
             case Used():
                 self.execution.usage = event.usage
                 self._dirty.set()
@@ -105,6 +115,7 @@ class CallLog:
     async def finish(self, reason: EndReason | None, detail: str, recording: Recording | None) -> None:
         """The last save. Without a reason the call goes on elsewhere: this attempt was stopped."""
         await self.close()
+        await (self.memory.save() if reason is None else self.memory.forget())
         self.execution.end_reason = reason.value if reason is not None else ""
         self.execution.detail = detail
         if self.nodes_dropped:
@@ -127,6 +138,7 @@ class CallLog:
             self.execution.recording = self.recording()
             try:
                 await self._executions.save(self.execution)
+                await self.memory.save()
             except SwitchroomError as error:
                 log.warning("a record could not be saved", extra={"error": error.detail})
                 await asyncio.sleep(1)

@@ -20,6 +20,7 @@ from switchroom.engine.session import Session
 from switchroom.errors import SwitchroomError
 from switchroom.realtime.audio import Samples
 from switchroom.realtime.ears import Heard
+from switchroom.realtime.memory import Remembered
 from switchroom.realtime.playout import Playout
 from switchroom.realtime.running_turn import Turn, Words
 from switchroom.realtime.settings import MediaSettings
@@ -27,7 +28,7 @@ from switchroom.realtime.speaker import RunTurn, Speaker
 from switchroom.realtime.turns import AgentTalk, Verdict, end_of_turn, interruptions, judge
 from switchroom.realtime.turns.keypad import Keypad
 from switchroom.realtime.turns.push_to_talk import PushToTalk
-from switchroom.realtime.voice import CallerSpeaking, Concluded, Emit, TurnDone
+from switchroom.realtime.voice import CallerSpeaking, Concluded, Emit, Kept, TurnDone
 
 _CALLER = "caller speaks"
 _LEG = "leg is lost"
@@ -48,6 +49,8 @@ class Conversation(Speaker):
         self._button = PushToTalk(self._pressed, self._released) if settings.turn_end == "push_to_talk" else None
         self.opening = [settings.announcement_text] if settings.announcement_text else []
         """Said before the flow speaks, and not to be interrupted."""
+        self.resumes: Remembered | None = None
+        """What an earlier attempt of this call left; `session` is its session then."""
         self._turn: Turn | None = None
         self._turns = 0
         self._words: Words | None = None
@@ -161,8 +164,11 @@ class Conversation(Speaker):
     async def _converse(self) -> Concluded:
         for text in self.opening:
             await self.announce(text, must_hear=True)
-        question = self.session.form.get("question")
-        self._begin(TurnInput(kind="start", text=str(question) if question else ""), None)
+        if self.resumes is not None:
+            await self._go_on_from(self.resumes)
+        else:
+            question = self.session.form.get("question")
+            self._begin(TurnInput(kind="start", text=str(question) if question else ""), None)
         while True:
             try:
                 async with asyncio.timeout(self._patience_s()):
@@ -182,7 +188,16 @@ class Conversation(Speaker):
                     return Concluded(cause="finished", detail="the flow reached its end")
                 if item.outcome == "failed":
                     return Concluded(cause="failed", detail=item.detail)
+                self._emit(Kept(session=self.session, given=None))
                 self._answer_kept()
+
+    async def _go_on_from(self, left: Remembered) -> None:
+        """After a crash: the turn that was cut off is run again; without one the agent says its last words again."""
+        messages = self.session.messages
+        last = messages[-1].text if left.given is None and messages and messages[-1].role == "agent" else ""
+        await self.announce(f"{self._settings.resume_text} {last}".strip())
+        if left.given is not None:
+            self._begin(left.given, None)
 
     async def _utterance(self, spoken: Heard) -> None:
         self._quiet_since = time.monotonic()
@@ -288,6 +303,7 @@ class Conversation(Speaker):
         turn = Turn(self._turns, given, copy.deepcopy(self.session), self._playout.generation, since)
         self._messages_before = len(self.session.messages)
         self._turn = turn
+        self._emit(Kept(session=turn.before, given=given))
         turn.task = asyncio.get_running_loop().create_task(self._run(turn), name=f"turn-{turn.number}")
 
     def _turn_over(self, turn: Turn) -> None:

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from switchroom.realtime.audio import Decimator, Samples
+from switchroom.realtime.prompt_cache import CachedVoice
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.stt import Recogniser
 from switchroom.realtime.tts import Voice, load_voice
@@ -50,7 +51,8 @@ class SpeechParts:
         silero = await asyncio.to_thread(lambda: SileroModel(models.locate(models.SILERO)))
         recogniser = await Recogniser.load()
         await recogniser.transcribe(np.zeros(VAD_RATE, dtype=np.float32))
-        voice = await load_voice(timeout_s=settings.clause_timeout_s)
+        voice = CachedVoice(await load_voice(timeout_s=settings.clause_timeout_s))
+        voice.warm(settings.prompts)
         return cls(silero, recogniser, voice, ThreadPoolExecutor(settings.speech_threads, thread_name_prefix="speech"))
 
     async def close(self) -> None:

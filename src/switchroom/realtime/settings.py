@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from switchroom.engine.voice_settings import VoiceSettings
 from switchroom.realtime.talk_settings import TalkSettings
 
 OPENAI_URL = "wss://api.openai.com/v1/realtime"
@@ -77,6 +79,9 @@ class MediaSettings(TalkSettings):
     """On a stop, live calls may end by themselves within this time; then they are handed back."""
     max_call_s: float = Field(default=3600.0, gt=0)
 
+    hold_audio: Path | None = None
+    """An audio file that callers hear while they wait for a line, again and again; none: a soft tone."""
+
     record_calls: bool = True
     record_kbps: int = Field(default=64, ge=48, le=256)
     """Ogg Opus, both sides together; 64 are 28 MB an hour. Below 48 each side would be heard on the other's channel."""
@@ -99,6 +104,10 @@ class MediaSettings(TalkSettings):
     """The model that writes down what the caller says."""
     openai_tries: int = Field(default=5, ge=1, le=50)
     """Connections lost in a row after which the call ends."""
+
+    def led_by(self, voice: VoiceSettings) -> MediaSettings:
+        """These, with what a flow sets for its own calls."""
+        return self.model_copy(update=voice.given())
 
     @field_validator("openai_api_key")
     @classmethod

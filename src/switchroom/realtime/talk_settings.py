@@ -58,3 +58,23 @@ class TalkSettings(BaseModel):
     silence_prompt_text: str = "Are you still there?"
     silence_goodbye_text: str = "I cannot hear you, so I will hang up now. Goodbye."
     failure_text: str = "I am sorry, something went wrong on our side. Goodbye."
+
+    hold_text: str = "You are number {place} in line."
+    """Said to a caller who waits for a line; empty: nothing."""
+    hold_next_text: str = "You are next in line."
+    hold_every_s: float = Field(default=45.0, gt=0)
+    """How often, while the place stays the same; a better place is told sooner."""
+    resume_text: str = "Sorry, we were cut off."
+    """Said first where a call goes on after a crash or a stop of its process."""
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Texts of ours that many calls hear."""
+        return (
+            *self.filler_texts,
+            self.silence_prompt_text,
+            self.silence_goodbye_text,
+            self.resume_text,
+            self.hold_next_text,
+            *(self.hold_text.replace("{place}", str(place)) for place in (2, 3)),
+        )

@@ -12,7 +12,8 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from switchroom.engine.events import NodeFinished
+from switchroom.engine.events import NodeFinished, TurnInput
+from switchroom.engine.session import Session
 from switchroom.realtime.audio import Samples
 from switchroom.realtime.playout import Playout
 from switchroom.records.model import TurnTiming, Word
@@ -59,6 +60,13 @@ class NodeDone(msgspec.Struct, frozen=True, kw_only=True):
     node: NodeFinished
 
 
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What another attempt needs to go on: the conversation before the turn of `given`, or as it stands (None)."""
+
+    session: Session
+    given: TurnInput | None
+
+
 class Used(msgspec.Struct, frozen=True, kw_only=True):
     """What the call has cost so far, as its voice service counts it: the whole, which replaces what came before."""
 
@@ -72,7 +80,7 @@ class Concluded(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
-VoiceEvent = CallerSpeaking | AgentSpeaking | Said | TurnDone | NodeDone | Used | Concluded
+VoiceEvent = CallerSpeaking | AgentSpeaking | Said | TurnDone | NodeDone | Kept | Used | Concluded
 Emit = Callable[[VoiceEvent], None]
 """Takes an event of the engine; must not block and not raise."""
 

@@ -20,15 +20,21 @@ from switchroom.errors import Conflict, NotFound, SwitchroomError, TooMany, Unav
 from switchroom.queue import Call, Feed, Held, Queue
 from switchroom.queue import State as QueueState
 from switchroom.realtime import registry
+from switchroom.realtime.audio import Samples
 from switchroom.realtime.call import CallSession, CallTools
 from switchroom.realtime.call_log import CallLog
+from switchroom.realtime.client import load_audio
+from switchroom.realtime.conversation import Conversation
 from switchroom.realtime.door import Door
 from switchroom.realtime.ears import SpeechParts
+from switchroom.realtime.hold import HoldLine
 from switchroom.realtime.lifecycle import Event, Happened, Phase
 from switchroom.realtime.local import LocalEngine
+from switchroom.realtime.memory import CallMemory
 from switchroom.realtime.openai import OpenAiEngine
 from switchroom.realtime.phone import KIND as PHONE
 from switchroom.realtime.phone import PhoneLines
+from switchroom.realtime.playout import Playout
 from switchroom.realtime.registry import MediaProcess, Reply, Request
 from switchroom.realtime.served.host import MakeEngine, ServedHost
 from switchroom.realtime.served.opening import SESSION, SIDEBAND
@@ -118,6 +124,8 @@ class MediaWorker:
             settings=settings,
             owner=registry.owner_name(self.id),
             make_engine=self._make_engine,
+            make_hold=self._make_hold,
+            remember=lambda call: CallMemory(store, call.flow_id, call.task_id),
         )
         self._served = ServedHost(parts, self._flows, self._engine, settings, self.join)
         self.door.on[SESSION] = self._served.serve
@@ -128,6 +136,7 @@ class MediaWorker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._lags: deque[float] = deque(maxlen=_LAG_KEPT)
         self._draining = False
+        self._hold_audio: Samples | None = None
 
     @property
     def loop_lag_ms(self) -> float:
@@ -136,6 +145,8 @@ class MediaWorker:
 
     async def run(self, stop: asyncio.Event, on_ready: Callable[[], None] | None = None) -> None:
         await self.door.open()
+        if self._settings.hold_audio is not None:
+            self._hold_audio = await asyncio.to_thread(load_audio, self._settings.hold_audio)
         await registry.announce(self._store, self._sign())
         if on_ready is not None:
             on_ready()
@@ -312,8 +323,14 @@ class MediaWorker:
         if flow is None:
             raise NotFound("the flow was deleted", code="unknown_flow")
         call_log.execution.graph_hash = flow.hash
-        session = Session(
-            session_id=call_log.execution.session_id, realtime=True, form=dict(call.form), state=dict(call.memory)
+        settings = self._settings.led_by(flow.settings.voice)
+        left = await call_log.memory.recall()
+        session = (
+            left.session
+            if left is not None
+            else Session(
+                session_id=call_log.execution.session_id, realtime=True, form=dict(call.form), state=dict(call.memory)
+            )
         )
 
         def bound_to(engine: Engine) -> RunTurn:
@@ -324,13 +341,23 @@ class MediaWorker:
 
             return run_turn
 
+        engine: Conversation
         if self._parts is None:
-            return OpenAiEngine(
+            engine = OpenAiEngine(
                 lambda responder: bound_to(self._engine.answered_by(responder)),
                 session,
-                self._settings,
+                settings,
             )
-        return LocalEngine(self._parts, bound_to(self._engine), session, self._settings)
+        else:
+            engine = LocalEngine(self._parts, bound_to(self._engine), session, settings)
+        engine.resumes = left
+        return engine
+
+    async def _make_hold(self, flow_id: str, playout: Playout) -> HoldLine:
+        flow = await self._flows.get(flow_id)
+        settings = self._settings.led_by(flow.settings.voice) if flow is not None else self._settings
+        voice = self._parts.voice if self._parts is not None else None
+        return HoldLine(playout, voice, settings, self._hold_audio)
 
     # --- housekeeping --------------------------------------------------------------------------------------------
 

@@ -307,6 +307,11 @@ def call_leg(call_id: str) -> str:
     return f"sr:call-leg:{call_id}"
 
 
+def call_memory(flow_id: str, task_id: str) -> str:
+    """String (JSON) that expires: the conversation of a live call, for an attempt that goes on with it."""
+    return f"sr:{{{flow_id}}}:talk:{task_id}"
+
+
 def phone_stream(token: str) -> str:
     """String with a short life: the call (msgpack) whose stream a telephony provider was told to open at this token."""
     return f"sr:phone:{token}"
