@@ -24,12 +24,14 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 
 @pytest.fixture(scope="module")
 def canvas() -> dict[str, Any]:
-    """The example's support line with a short greeting."""
+    """The example's support line with a short greeting and a short end."""
     drawn: dict[str, Any] = json.loads((EXAMPLES / "support-line.json").read_text())
     for node in drawn["nodes"]:
         inputs = node["data"].get("inputs") or {}
         if "agentGreeting" in inputs:
-            inputs["agentGreeting"] = "Hello, this is the support line."
+            inputs["agentGreeting"] = "Hello."
+        if "connecting you" in str(inputs.get("directReplyMessage")):
+            inputs["directReplyMessage"] = "One moment, please."
     return drawn
 
 

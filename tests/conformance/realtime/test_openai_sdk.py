@@ -1,10 +1,11 @@
-"""`openai` from PyPI against our `/v1/realtime`: a spoken conversation on real audio, in which every event of the server
-passes the strict types of the package."""
+"""`openai` from PyPI against our `/v1/realtime`: a spoken conversation on real audio, in which every event of the
+server passes the strict types of the package."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,6 +15,11 @@ import pytest_asyncio
 from openai import AsyncOpenAI
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from switchroom.realtime import g711
+from switchroom.realtime.audio import resample
 
 from .conftest import Speech
 from .house import KEY, ServedHouse
@@ -51,11 +57,27 @@ class Sdk:
                     return event
                 assert event.type != "error", event
 
+    async def error(self) -> Any:
+        """The next error."""
+        async with asyncio.timeout(20):
+            while True:
+                event = STRICT.validate_json(await self.connection.recv_bytes())
+                self.seen.append(event)
+                if event.type == "error":
+                    return event.error
+
     def kinds(self, since: int = 0) -> list[str]:
         """Types in order, a run of the same one once; words and sound interleaved as they like are left out."""
         kinds = [event.type for event in self.seen[since:]]
         once = [kind for at, kind in enumerate(kinds) if at == 0 or kinds[at - 1] != kind]
         return [kind for kind in once if kind not in INTERLEAVED]
+
+    def sound(self, since: int = 0) -> bytes:
+        deltas = (event.delta for event in self.seen[since:] if event.type == "response.output_audio.delta")
+        return b"".join(base64.b64decode(delta) for delta in deltas)
+
+    def seconds(self, since: int) -> float:
+        return len(self.sound(since)) / 2 / 24_000
 
     async def speak(self, pcm: bytes, *, step: int = 9_600) -> None:
         for at in range(0, len(pcm), step):
@@ -92,7 +114,8 @@ async def test_a_spoken_conversation(sdk: Sdk, house: ServedHouse, speech: Speec
     done = await sdk.until("response.done")
     assert sdk.kinds(began) == SPOKEN
     assert done.response.status == "completed" and done.response.metadata == {"why": "greeting"}
-    assert done.response.output[0].content[0].transcript == "Hello, this is the support line."
+    assert done.response.output[0].content[0].transcript == "Hello."
+    await asyncio.sleep(sdk.seconds(began) + 0.5)  # as long as a client plays it
 
     began = len(sdk.seen)
     await sdk.speak(speech("invoice"))
@@ -111,7 +134,205 @@ async def test_a_spoken_conversation(sdk: Sdk, house: ServedHouse, speech: Speec
     done = await sdk.until("response.done")
     assert sdk.kinds(began) == SPOKEN
     assert "order number" in done.response.output[0].content[0].transcript
-    audio = b"".join(
-        base64.b64decode(one.delta) for one in sdk.seen[began:] if one.type == "response.output_audio.delta"
+    assert np.abs(np.frombuffer(sdk.sound(began), dtype="<i2")).max() > 3000  # it is speech
+    await asyncio.sleep(1)
+
+    # The caller speaks into the answer: it stops, and what was not heard is forgotten.
+    began = len(sdk.seen)
+    spoken = done.response.output[0]
+    await sdk.speak(speech("operator"))
+    await sdk.until("input_audio_buffer.speech_started")
+    await sdk.connection.conversation.item.truncate(item_id=spoken.id, content_index=0, audio_end_ms=700)
+    assert (await sdk.until("conversation.item.truncated")).audio_end_ms == 700
+    await sdk.connection.conversation.item.retrieve(item_id=spoken.id)
+    item = (await sdk.until("conversation.item.retrieved")).item
+    assert spoken.content[0].transcript.startswith(item.content[0].transcript)
+    assert 0 < len(item.content[0].transcript) < len(spoken.content[0].transcript)
+    assert len(base64.b64decode(item.content[0].audio)) == pytest.approx(0.7 * 24_000 * 2, rel=0.02)
+    await sdk.until("response.done")
+    with pytest.raises(ConnectionClosed) as closed:  # the flow has reached its end: so has the call
+        await sdk.until("no event")
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1000, "the flow reached its end")
+
+    record = await house.record("support")
+    assert (record.state, record.end_reason) == ("FINISHED", "completed")
+    lines = [(line.role, line.interrupted) for line in record.transcript]
+    assert lines == [("agent", False), ("caller", False), ("agent", True), ("caller", False), ("agent", False)]
+    assert record.transcript[2].text == item.content[0].transcript
+    assert [timing.turn for timing in record.timings] == [1, 2, 3]
+    assert record.recording is not None and record.recording.duration_ms > 3000
+
+
+async def test_push_to_talk_over_a_telephones_codec(sdk: Sdk, speech: Speech) -> None:
+    audio = {"format": {"type": "audio/pcmu"}}
+    await sdk.connection.session.update(
+        session={
+            "type": "realtime",
+            "audio": {"input": {**audio, "turn_detection": None, "transcription": {}}, "output": audio},
+        }
     )
-    assert np.abs(np.frombuffer(audio, dtype="<i2")).max() > 3000  # it is speech
+    updated = (await sdk.until("session.updated")).session
+    assert updated.audio.input.turn_detection is None and updated.audio.output.format.type == "audio/pcmu"
+    pcm = np.frombuffer(speech("order-number", silence_s=0.1), dtype="<i2")
+    await sdk.speak(g711.encode(await asyncio.to_thread(resample, pcm, 24_000, 8_000), "ulaw"), step=1_600)
+    began = len(sdk.seen)
+    await sdk.connection.input_audio_buffer.commit()
+    await sdk.connection.response.create()
+    done = await sdk.until("response.done")
+    kinds = sdk.kinds(began)
+    assert kinds[:3] == ["input_audio_buffer.committed", "conversation.item.added", "conversation.item.done"]
+    assert "input_audio_buffer.speech_started" not in kinds
+    assert "4 1 7 2" in done.response.output[0].content[0].transcript
+    assert np.abs(g711.decode(sdk.sound(), "ulaw")).max() > 3000
+    await sdk.connection.input_audio_buffer.commit()
+    error = await sdk.error()
+    assert error.code == "input_audio_buffer_commit_empty"
+    await sdk.connection.input_audio_buffer.clear()
+    await sdk.until("input_audio_buffer.cleared")
+
+
+async def test_words_and_functions(sdk: Sdk) -> None:
+    weather = {
+        "type": "function",
+        "name": "get_weather",
+        "description": "The weather in a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    }
+    await sdk.connection.session.update(
+        session={"type": "realtime", "output_modalities": ["text"], "tools": [weather], "instructions": "Be short."}
+    )
+    await sdk.until("session.updated")
+    asked = {
+        "type": "message",
+        "role": "user",
+        "content": [{"type": "input_text", "text": "What is the weather in Paris?"}],
+    }
+    await sdk.connection.conversation.item.create(item={**asked, "id": "my-own-id"}, previous_item_id="root")
+    assert (await sdk.until("conversation.item.added")).item.id == "my-own-id"
+    await sdk.until("conversation.item.done")
+    began = len(sdk.seen)
+    await sdk.connection.response.create()
+    called = await sdk.until("response.function_call_arguments.done")
+    assert called.name == "get_weather" and "Paris" in called.arguments
+    done = await sdk.until("response.done")
+    assert sdk.kinds(began) == [
+        "response.created",
+        "response.output_item.added",
+        "conversation.item.added",
+        "response.function_call_arguments.delta",
+        "response.function_call_arguments.done",
+        "conversation.item.done",
+        "response.output_item.done",
+        "response.done",
+    ]
+    assert done.response.output[0].type == "function_call" and done.response.output[0].call_id == called.call_id
+    output = {"type": "function_call_output", "call_id": called.call_id, "output": '{"answer": "It rains in Paris."}'}
+    await sdk.connection.conversation.item.create(item=output)
+    await sdk.until("conversation.item.done")
+    began = len(sdk.seen)
+    await sdk.connection.response.create()
+    done = await sdk.until("response.done")
+    assert done.response.output[0].content[0].text == "It rains in Paris."
+    assert sdk.kinds(began) == [
+        "response.created",
+        "response.output_item.added",
+        "conversation.item.added",
+        "response.content_part.added",
+        "response.output_text.delta",
+        "response.output_text.done",
+        "response.content_part.done",
+        "conversation.item.done",
+        "response.output_item.done",
+        "response.done",
+    ]
+    # A function that the client wants to be called is called.
+    await sdk.connection.conversation.item.create(item={**asked, "content": [{"type": "input_text", "text": "Hm."}]})
+    await sdk.connection.response.create(response={"tool_choice": {"type": "function", "name": "get_weather"}})
+    assert (await sdk.until("response.function_call_arguments.done")).name == "get_weather"
+    await sdk.until("response.done")
+
+    # Aside from the conversation, with its own input and metadata; nothing of it stays.
+    aside = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Which topic?"}]}]
+    began = len(sdk.seen)
+    await sdk.connection.response.create(
+        response={
+            "conversation": "none",
+            "metadata": {"topic": "classification"},
+            "input": aside,
+            "instructions": 'Answer with "The topic is weather."',
+        }
+    )
+    done = await sdk.until("response.done")
+    assert done.response.conversation_id is None and done.response.metadata == {"topic": "classification"}
+    assert "The topic is weather." in done.response.output[0].content[0].text
+    assert "conversation.item.added" not in sdk.kinds(began)
+
+
+async def test_errors_name_the_event_and_the_field(sdk: Sdk) -> None:
+    wrong = [
+        ({"type": "session.update", "session": {"voice": "x"}}, "missing_required_parameter", "session.type"),
+        (
+            {"type": "session.update", "session": {"type": "realtime", "modalities": []}},
+            "unknown_parameter",
+            "session.modalities",
+        ),
+        (
+            {"type": "session.update", "session": {"type": "realtime", "output_modalities": ["text", "audio"]}},
+            "invalid_value",
+            "session.output_modalities",
+        ),
+        (
+            {
+                "type": "session.update",
+                "session": {"type": "realtime", "audio": {"input": {"turn_detection": {"threshold": "high"}}}},
+            },
+            "invalid_type",
+            "session.audio.input.turn_detection.threshold",
+        ),
+        ({"type": "input_audio_buffer.append", "audio": "not base64!"}, "invalid_value", "audio"),
+        ({"type": "conversation.item.delete", "item_id": "nobody"}, "item_delete_invalid_item_id", "item_id"),
+        ({"type": "conversation.item.retrieve", "item_id": "nobody"}, "item_retrieve_invalid_item_id", "item_id"),
+        ({"type": "response.cancel"}, "response_cancel_not_active", None),
+        ({"type": "output_audio_buffer.clear"}, "invalid_event_for_transport", "type"),
+        (
+            {"type": "conversation.item.create", "item": {"type": "message", "role": "robot"}},
+            "invalid_value",
+            "item.role",
+        ),
+        ({"type": "no.such.event"}, "invalid_value", "type"),
+    ]
+    for number, (event, code, param) in enumerate(wrong):
+        await sdk.connection.send({**event, "event_id": f"mine-{number}"})
+        error = await sdk.error()
+        assert (error.code, error.param, error.event_id) == (code, param, f"mine-{number}")
+    await sdk.connection.send_raw("[1")
+    assert (await sdk.error()).code == "invalid_json"
+
+    # A response while one is active; then the client stops it.
+    await sdk.connection.response.create()
+    await sdk.until("response.created")
+    await sdk.connection.send({"type": "response.create", "event_id": "second"})
+    error = await sdk.error()
+    assert (error.code, error.event_id) == ("conversation_already_has_active_response", "second")
+    await sdk.connection.response.cancel()
+    done = await sdk.until("response.done")
+    assert (done.response.status, done.response.status_details.reason) == ("cancelled", "client_cancelled")
+
+
+async def test_refusals_before_the_socket(house: ServedHouse) -> None:
+    for key, model, status, code in (
+        ("a-key-of-nobody-at-all", "support", 401, "invalid_api_key"),
+        (KEY, "no-such-flow", 404, "model_not_found"),
+        (KEY, "", 400, "missing_required_parameter"),
+    ):
+        client = AsyncOpenAI(api_key=key, base_url=f"{house.url}/v1", max_retries=0)
+        with pytest.raises(InvalidStatus) as refused:
+            async with client.realtime.connect(model=model):
+                pass
+        told = json.loads(refused.value.response.body)
+        assert (refused.value.response.status_code, told["error"]["code"]) == (status, code), told
+        await client.close()
+    offered = ["realtime", f"openai-insecure-api-key.{KEY}"]  # as a browser does it
+    async with connect(f"{house.socket_url}?model=support", subprotocols=offered) as socket:
+        assert socket.subprotocol == "realtime"
+        assert json.loads(await socket.recv())["type"] == "session.created"

@@ -31,14 +31,18 @@ _HANGOVER_MS = {"low": 1600, "medium": 800, "auto": 640, "high": 400}
 
 
 class Utterance:
-    """What was committed. `started_ms` and `ended_ms` are places; `ended_at` is the monotonic time of its end."""
+    """What was committed. Times are monotonic seconds."""
 
-    def __init__(self, item_id: str, windows: list[Floats], voiced: int, started_ms: int, ended_ms: int) -> None:
+    def __init__(
+        self, item_id: str, windows: list[Floats], voiced: int, *, started_at: float, silence_s: float = 0.0
+    ) -> None:
         self.item_id = item_id
         self.audio: Floats = np.concatenate(windows) if windows else np.zeros(0, dtype=np.float32)
         self.voiced = voiced
-        self.started_ms, self.ended_ms = started_ms, ended_ms
-        self.ended_at = self.endpoint_at = time.monotonic()
+        self.started_at = started_at
+        self.endpoint_at = time.monotonic()
+        self.ended_at = max(started_at, self.endpoint_at - silence_s)
+        """A client that sends faster than it speaks has no silence of its own."""
         self.ahead: asyncio.Task[str] | None = None
         """The decode that was begun at the first pause."""
 
@@ -73,7 +77,7 @@ class Hearing:
         self._preroll: deque[Floats] = deque(maxlen=1)
         self._heard_windows = 0
         self._item_id = ""
-        self._started_ms = 0
+        self._started_at = 0.0
         self._ahead: asyncio.Task[str] | None = None
         self._detection: TurnDetection | None = None
         self._endpointer = Endpointer()
@@ -122,6 +126,7 @@ class Hearing:
         for window, probability in await loop.run_in_executor(self._parts.pool, self._detect, samples):
             self._heard_windows += 1
             if self._detection is None:
+                self._started_at = self._started_at if self._windows else time.monotonic()
                 self._windows.append(window)
                 self._voiced += probability >= 0.5
                 if len(self._windows) * WINDOW_MS > _MAX_BUFFER_S * 1000:
@@ -140,8 +145,8 @@ class Hearing:
             self._preroll.clear()
             self._voiced = onset
             self._item_id = new_id("item")
-            self._started_ms = max(0, self.now_ms - len(self._windows) * WINDOW_MS)
-            self._hearer.speech_started(self._item_id, self._started_ms)
+            self._started_at = time.monotonic() - onset * WINDOW_MS / 1000
+            self._hearer.speech_started(self._item_id, max(0, self.now_ms - len(self._windows) * WINDOW_MS))
             return
         if not self._endpointer.speaking and cue is not Cue.ENDED:
             self._preroll.append(window)
@@ -167,15 +172,18 @@ class Hearing:
             self._windows = list(self._preroll)
             self._preroll.clear()
             self._voiced = _MIN_VOICED  # the client says that there is something
+            self._started_at = time.monotonic() - self.buffered_ms / 1000
         self._endpointer.speaking = False
         return self._take(0.0)
 
     def _take(self, silence_s: float) -> Utterance:
-        length_ms = len(self._windows) * WINDOW_MS
         utterance = Utterance(
-            self._item_id or new_id("item"), self._windows, self._voiced, self.now_ms - length_ms, self.now_ms
+            self._item_id or new_id("item"),
+            self._windows,
+            self._voiced,
+            started_at=self._started_at,
+            silence_s=silence_s,
         )
-        utterance.ended_at -= silence_s
         utterance.ahead, self._ahead = self._ahead, None
         self._windows = []
         self._voiced = 0

@@ -69,8 +69,7 @@ class Transcript:
 
     def heard(self, utterance: Utterance, text: str) -> None:
         """The words of the caller's audio."""
-        started = utterance.ended_at - utterance.seconds
-        self._caller(text, started, utterance.ended_at)
+        self._caller(text, utterance.started_at, utterance.ended_at)
 
     def typed(self, item: Item) -> None:
         """A message that the caller wrote."""
