@@ -209,9 +209,30 @@ def crawl_host(host: str, part: str) -> str:
     return f"sr:{{host-{host}}}:{part}"
 
 
-def crawl_site(host: str) -> str:
-    """Hash: URL -> the newest good reading of a page of this host."""
-    return f"sr:{{site-{host}}}:pages"
+def crawl_site(host: str, part: str = "pages") -> str:
+    """A part of one site, each a hash: `pages` (URL -> the newest good reading), `found` (URL -> what else is known of
+    it), `marks` (URL or pattern -> what a person wants of it), `meta` (`spec`, `version` of the marks, `trust`)."""
+    return f"sr:{{site-{host}}}:{part}"
+
+
+def crawl_sites() -> str:
+    """Set: the hosts that were ever crawled."""
+    return "sr:crawl:sites"
+
+
+def crawl_fresh_runs() -> str:
+    """Sorted set: Always Fresh's runs by when they began."""
+    return "sr:crawl:fresh"
+
+
+def crawl_fresh_run(run_id: str) -> str:
+    """String: one run of Always Fresh (JSON)."""
+    return f"sr:crawl:fresh:run:{run_id}"
+
+
+def crawl_fresh_day(day: str) -> str:
+    """String with a short life: the sidecar that does the run of a day."""
+    return f"sr:crawl:fresh:day:{day}"
 
 
 # --- engine: runs under way ------------------------------------------------------------------------------------------
@@ -294,7 +315,7 @@ def knowledge(collection_id: str, part: str) -> str:
     return f"sr:{{kn-{collection_id}}}:{part}"
 
 
-# --- realtime: telephone calls ---------------------------------------------------------------------------------------
+# --- realtime: tokens and telephone calls ----------------------------------------------------------------------------
 
 
 def call_token(digest: str) -> str:
