@@ -1,215 +1,85 @@
-"""One crawl over a site with difficulties, a browser behind the guard, and a frontier that outlives its process."""
+"""A frontier that outlives its process and is shared by several, and a browser behind the guard."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import gzip
+import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from aiohttp.typedefs import Handler
 
 from switchroom.crawler import job_store
 from switchroom.crawler.cookies import Cookie
 from switchroom.crawler.frontier import Done, Frontier, Step
-from switchroom.crawler.jar import Jar, Key
-from switchroom.crawler.job import Job, JobEvent, JobSpec, PageRecord
-from switchroom.crawler.output import Output
+from switchroom.crawler.jar import Jar
+from switchroom.crawler.job import Job, JobEvent, PageRecord
+from switchroom.crawler.manners import Manners
 from switchroom.crawler.render import BrowserPool
 from switchroom.crawler.runner import Crawl
 from switchroom.crawler.tools import Tools
 from switchroom.net import Guard, GuardedClient, OutboundError
 from switchroom.store import Store, keys
 
+Serve = Callable[[web.Application], Awaitable[TestServer]]
+NewJob = Callable[..., Awaitable[Job]]
+Records = Callable[[Job], Awaitable[dict[str, PageRecord]]]
 HITS: web.AppKey[Counter[str]] = web.AppKey("hits", Counter)
 
 
-@dataclass
-class Cookies:
-    """Cookies that a test holds in its hand."""
-
-    version: int = 1
-    cookies: tuple[Cookie, ...] = ()
-    changes: dict[Key, Cookie | None] = field(default_factory=dict)
-
-    async def read(self) -> Cookies:
-        return self
-
-    async def refresh(self, base_version: int, changes: dict[Key, Cookie | None]) -> None:
-        self.changes.update(changes)
-
-
-def html(title: str, body: str) -> web.Response:
-    head = f"<!doctype html><html><head><title>{title}</title></head>"
-    text = f"{head}<body><main><h1>{title}</h1>{body}</main></body></html>"
-    return web.Response(text=text, content_type="text/html")
-
-
-async def difficult(request: web.Request) -> web.StreamResponse:
-    path = request.path
-    request.app[HITS][path] += 1
-    origin = request.url.origin()
-    names = "flaky busy hop0 loop legacy big pdf gone broken dup calendar/2026/1 robots-says-no/x about orphan-not"
-    match path:
-        case "/robots.txt":
-            return web.Response(text=f"User-agent: *\nDisallow: /robots-says-no/\nSitemap: {origin}/maps/index.xml\n")
-        case "/maps/index.xml":
-            nested = (
-                f"<sitemap><loc>{origin}/maps/one.xml.gz</loc></sitemap><sitemap><loc>/maps/gone.xml</loc></sitemap>"
-            )
-            return web.Response(text=f"<sitemapindex>{nested}</sitemapindex>", content_type="application/xml")
-        case "/maps/one.xml.gz":
-            body = f"<urlset><url><loc>{origin}/orphan</loc><lastmod>2026-01-01</lastmod></url></urlset>".encode()
-            return web.Response(body=gzip.compress(body), content_type="application/gzip")
-        case "/":
-            links = "".join(f'<a href="/{name}?utm_source=home">{name}</a> ' for name in names.split())
-            logout = (
-                '<a href="/logout">Log out</a> <a href="https://elsewhere.example/">away</a> <a href="/a.zip">zip</a>'
-            )
-            return html("Home", f"<p>Everything is linked from here.</p><p>{links}{logout}</p>")
-        case "/flaky" if request.app[HITS][path] < 3:
-            assert request.transport is not None
-            request.transport.abort()
-            return web.Response()
-        case "/busy" if request.app[HITS][path] < 3:
-            return web.Response(status=429, headers={"Retry-After": "1"})
-        case "/hop0" | "/hop1" | "/hop2":
-            return web.Response(status=302, headers={"Location": f"/hop{int(path[-1]) + 1}"})
-        case "/loop":
-            return web.Response(status=301, headers={"Location": "/loop"})
-        case "/legacy":
-            body = "<html><head><title>Stara</title></head><body><p>Žlahtna šola na Čopovi ulici.</p></body></html>"
-            return web.Response(body=body.encode("cp1250"), headers={"Content-Type": "text/html; charset=windows-1250"})
-        case "/big":
-            response = web.StreamResponse(headers={"Content-Type": "text/html"})
-            await response.prepare(request)
-            for _ in range(64):
-                await response.write(b"x" * 1_000_000)
-            return response
-        case "/pdf":
-            return web.Response(body=b"%PDF-1.7", content_type="application/pdf")
-        case "/gone":
-            return web.Response(status=410)
-        case "/broken":
-            return web.Response(status=500)
-        case "/dup":
-            page = '<link rel=canonical href="/dup"><title>Dup</title><p>Two addresses.</p><a href="/dup?x=1">2</a>'
-            return web.Response(text=page, content_type="text/html")
-        case "/logout":
-            return html("Out", "<p>You are logged out.</p>")
-        case _ if path.startswith("/calendar/"):
-            _, _, year, month = path.split("/")
-            after = int(year) * 12 + int(month)
-            ahead = "".join(
-                f'<a href="/calendar/{(after + i) // 12}/{(after + i) % 12 + 1}">next</a>' for i in range(4)
-            )
-            return html("Calendar", f"<p>{year}-{month}: nothing is planned in this month.</p>{ahead}")
-        case "/orphan-not":
-            raise web.HTTPNotFound
-        case _:
-            return html(path.strip("/").title(), f"<p>This is the page {path}, with some words of its own.</p>")
-
-
-@pytest.fixture
-async def site() -> AsyncIterator[TestServer]:
+def plain_site(pages: int) -> web.Application:
+    """Pages that all link to each other, each with words of its own; counts who is asked for."""
     app = web.Application()
     app[HITS] = Counter()
-    app.router.add_get("/{path:.*}", difficult)
-    server = TestServer(app, host="127.0.0.1")
-    await server.start_server()
-    yield server
-    await server.close()
+
+    async def answer(request: web.Request) -> web.Response:
+        app[HITS][request.path] += 1
+        app[HITS][request.headers["User-Agent"]] += 1
+        if request.path in ("/robots.txt", "/sitemap.xml", "/sitemap_index.xml"):
+            raise web.HTTPNotFound
+        links = "".join(f'<a href="/p{number}">{number}</a> ' for number in range(pages))
+        text = f"<title>{request.path}</title><p>The words of {request.path} alone.</p>{links}"
+        return web.Response(text=text, content_type="text/html")
+
+    app.router.add_get("/{path:.*}", answer)
+    return app
 
 
-@pytest.fixture
-async def tools(store: Store, data_dir: Path) -> AsyncIterator[Tools]:
-    client = GuardedClient(["127.0.0.1"])
-    pool = BrowserPool(client.guard)
-    yield Tools(store=store, client=client, browsers=pool, cookies=Cookies(), output=Output(data_dir / "sites"))
-    await pool.close()
-    await client.close()
-
-
-async def new_job(store: Store, server: TestServer, **changes: object) -> Job:
-    start = str(server.make_url("/"))
-    spec = JobSpec(starts=(start,), hosts=(f"127.0.0.1:{server.port}",), render="never", **changes)  # type: ignore[arg-type]
-    job = await job_store.create_job(store, spec)
-    started, _ = await job_store.apply(store, job.id, JobEvent.START)
-    return started
-
-
-async def records(store: Store, job: Job) -> dict[str, PageRecord]:
-    _, found = await Frontier(store, job.id, job.spec.max_pages).pages(count=5000)
-    return {record.url.split("/", 3)[3]: record for record in found}
-
-
-async def test_a_difficult_site(store: Store, tools: Tools, site: TestServer, data_dir: Path) -> None:
-    job = await new_job(store, site, depth=30, max_pages=500)
-    outcome = await Crawl(tools, job).run()
-    assert outcome.event == JobEvent.DRAINED
-    pages = await records(store, job)
-    calendar = {url for url in pages if url.startswith("calendar")}
-    fates = {url: (r.outcome, r.cause) for url, r in pages.items() if url not in calendar}
-    assert fates == {
-        "": ("kept", ""),
-        "orphan": ("kept", ""),
-        "about": ("kept", ""),
-        "flaky": ("kept", ""),
-        "busy": ("kept", ""),
-        "hop3": ("kept", ""),
-        "legacy": ("kept", ""),
-        "dup": ("kept", ""),
-        "dup?x=1": ("skipped", "duplicate"),
-        "loop": ("failed", "redirect_loop"),
-        "big": ("failed", "too_large"),
-        "pdf": ("failed", "pdf_broken"),
-        "gone": ("failed", "not_found"),
-        "orphan-not": ("failed", "not_found"),
-        "broken": ("failed", "status_500"),
-        "robots-says-no/x": ("skipped", "robots"),
-    }
-    assert len(calendar) < 60
-    hits = site.app[HITS]
-    assert hits["/logout"] == 0
-    assert hits["/robots-says-no/x"] == 0
-    assert hits["/a.zip"] == 0
-    assert hits["/robots.txt"] == 1
-    folder = data_dir / "sites" / f"127.0.0.1_{site.port}"
-    legacy = folder / pages["legacy"].file
-    assert "Žlahtna šola na Čopovi ulici." in legacy.read_text()
-
-
-async def test_max_pages_and_depth(store: Store, tools: Tools, site: TestServer) -> None:
-    shallow = await new_job(store, site, depth=0, sitemaps=False)
+async def test_max_pages_and_depth(tools: Tools, serve: Serve, new_job: NewJob, records: Records) -> None:
+    site = await serve(plain_site(10))
+    shallow = await new_job(site, depth=0, sitemaps=False)
     await Crawl(tools, shallow).run()
-    assert set(await records(store, shallow)) == {""}
-    few = await new_job(store, site, max_pages=3)
+    assert set(await records(shallow)) == {""}
+    few = await new_job(site, max_pages=3)
     outcome = await Crawl(tools, few).run()
-    assert len(await records(store, few)) == 3
+    assert len(await records(few)) == 3
+    assert outcome is not None
     assert "limit of pages" in outcome.note
 
 
-async def test_without_a_browser_the_job_says_so(store: Store, tools: Tools, site: TestServer) -> None:
-    job = await new_job(store, site, depth=0, sitemaps=False)
-    job = msgspec.structs.replace(job, spec=msgspec.structs.replace(job.spec, render="always"))
+async def test_without_a_browser_the_job_says_so(tools: Tools, serve: Serve, new_job: NewJob, records: Records) -> None:
+    job = await new_job(await serve(plain_site(1)), depth=0, sitemaps=False, render="always")
     broken = BrowserPool(tools.client.guard, executable=Path("/nonexistent/chromium"))
     try:
         outcome = await Crawl(dataclasses.replace(tools, browsers=broken), job).run()
     finally:
         await broken.close()
+    assert outcome is not None
     assert outcome.event == JobEvent.DRAINED
     assert "1 pages need a browser" in outcome.note
-    assert (await records(store, job))[""].cause == "browser_unavailable"
+    assert (await records(job))[""].cause == "browser_unavailable"
 
 
-async def test_a_killed_run_goes_on_without_loss_or_double_work(store: Store, tools: Tools, site: TestServer) -> None:
-    job = await new_job(store, site, depth=1)
+async def test_a_stopped_run_goes_on_without_loss_or_double_work(
+    store: Store, tools: Tools, serve: Serve, new_job: NewJob, records: Records
+) -> None:
+    site = await serve(plain_site(60))
+    job = await new_job(site, depth=1)
     run = asyncio.create_task(Crawl(tools, job).run())
     book = Frontier(store, job.id, 1000)
     while (await book.sizes())["done"] < 4:
@@ -219,14 +89,69 @@ async def test_a_killed_run_goes_on_without_loss_or_double_work(store: Store, to
     sizes = await book.sizes()
     assert sizes["taken"] == 0
     assert sizes["queued"] > 0
-    before = await records(store, job)
+    before = await records(job)
     hits = Counter(site.app[HITS])
     await Crawl(tools, await job_store.load_job(store, job.id)).run()
-    after = await records(store, job)
+    after = await records(job)
     assert set(before) < set(after)
-    assert len(after) == 16
-    again = [url for url in before if before[url].outcome == "kept" and site.app[HITS]["/" + url] != hits["/" + url]]
-    assert again == []
+    assert len(after) == 61
+    assert [url for url in before if site.app[HITS]["/" + url] != hits["/" + url]] == []
+
+
+async def test_two_processes_share_a_job_and_a_hosts_limits(
+    store: Store, tools: Tools, serve: Serve, new_job: NewJob, records: Records
+) -> None:
+    """Two sets of tools are two processes to each other: another runner, other hosts, another client."""
+    open_now, most = 0, 0
+    app = plain_site(40)
+
+    @web.middleware
+    async def watch(request: web.Request, handler: Handler) -> web.StreamResponse:
+        nonlocal open_now, most
+        open_now += 1
+        most = max(most, open_now)
+        try:
+            await asyncio.sleep(0.03)
+            return await handler(request)
+        finally:
+            open_now -= 1
+
+    app.middlewares.append(watch)
+    site = await serve(app)
+    job = await new_job(site, depth=1, sitemaps=False)
+    first = dataclasses.replace(tools, per_host=2)
+    async with GuardedClient(["127.0.0.1"], user_agent="second") as client:
+        second = dataclasses.replace(tools, client=client, per_host=2, runner="second")
+        began = asyncio.create_task(Crawl(first, job).run())
+        while (await Frontier(store, job.id, 1000).sizes())["done"] < 2:
+            await asyncio.sleep(0.005)
+        joined = asyncio.create_task(Crawl(second, await job_store.load_job(store, job.id)).run())
+        outcomes = await asyncio.gather(began, joined)
+    assert {outcome.event for outcome in outcomes if outcome} == {JobEvent.DRAINED}
+    pages = await records(job)
+    assert len(pages) == 41
+    assert {record.outcome for record in pages.values()} == {"kept"}
+    hits = site.app[HITS]
+    assert hits["second"] > 5, "the second one did its share"
+    assert [path for path, n in hits.items() if n > 1 and path.startswith("/p")] == []
+    # robots.txt is asked for outside the gate, once a process.
+    assert most <= 3
+
+
+async def test_a_delay_holds_over_all_processes(store: Store) -> None:
+    delay_s, starts = 0.1, []
+
+    async def go(runner: str) -> None:
+        manners = Manners(store, "x.example", runner, 4, delay_s)
+        await manners.beat()
+        for _ in range(4):
+            async with manners.turn():
+                starts.append(time.monotonic())
+
+    await asyncio.gather(go("a"), go("b"))
+    starts.sort()
+    assert starts[-1] - starts[0] >= 7 * delay_s - 0.05
+    assert (await store.call("ZCARD", keys.crawl_host("x.example", "tokens"))) == 0
 
 
 async def test_frontier_scripts(store: Store) -> None:

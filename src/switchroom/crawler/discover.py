@@ -60,7 +60,7 @@ class Admission:
             if len(judged) < MAX_JUDGED:
                 judged.add(url)
             reason = why_not(url, link.words, self._roots, jar)
-            if reason is None and urls.is_login_url(url):
+            if reason is None and urls.is_login_page(url):
                 reason = "login_page"
             if reason is None:
                 reason = self._traps.admits(url)

@@ -178,6 +178,8 @@ class Crawl:
             reading = await self._read(url, known=work.before if self._spec.conditional else None)
             if reading.wall:
                 return await self._walled(work, reading)
+            if reading.cause == "logout_link":
+                return self._skipped(work, reading.cause)
             if reading.cause:
                 return self._failed(work, reading.cause, reading.status)
             return await self._good(work, reading)
@@ -283,7 +285,6 @@ class Crawl:
             content_hash=digest,
             chars=len(reading.markdown),
             rendered=reading.rendered,
-            final_url=final if final != work.url else "",
             fetched_ms=_now_ms(),
             etag=reading.etag,
             last_modified=reading.last_modified,
@@ -298,7 +299,8 @@ class Crawl:
         counts = {"fetched": 1, "unchanged" if unchanged else "kept": 1}
         if reading.rendered:
             counts["rendered"] = 1
-        step.done.append((work.url, Done(record=record, counts=counts, final=final)))
+        own = record if final == work.url else msgspec.structs.replace(record, url=work.url, final_url=final)
+        step.done.append((work.url, Done(record=own, counts=counts, final=final)))
 
     def _not_modified(self, work: Work, before: PageRecord) -> Step:
         """The site says that the page is as it was: its reading stands, only its time is new."""
@@ -306,7 +308,7 @@ class Crawl:
         record = msgspec.structs.replace(before, outcome="unchanged", depth=work.depth, fetched_ms=now_ms)
         self._desk.keep(PageFile(urls.bare_host(urls.host_of(before.url)), record, ""))
         counts = {"fetched": 1, "unchanged": 1, "not_modified": 1}
-        return Step(done=[(work.url, Done(record=record, counts=counts, final=before.url))])
+        return Step(done=[(work.url, Done(record=record, counts=counts, final=work.url))])
 
     # --- logins ------------------------------------------------------------------------------------------------------
 
@@ -377,8 +379,9 @@ class Crawl:
             record = await self._book.record(url)
             if record is None or record.outcome != "kept":
                 continue
-            host = urls.bare_host(urls.host_of(record.url))
-            await sites.forget_site_pages(self._tools.store, host, [record.url])
+            page = record.final_url or record.url
+            host = urls.bare_host(urls.host_of(page))
+            await sites.forget_site_pages(self._tools.store, host, [page])
             await asyncio.to_thread(self._tools.output.remove_page, host, record.file)
 
     # --- cookies -----------------------------------------------------------------------------------------------------

@@ -28,6 +28,11 @@ _LOGIN = re.compile(
     r"|sessions/new|anmelden|einloggen|prijava|connexion|wp-login|accounts?/login)(?=$|[/_.?&=;-])",
     re.IGNORECASE,
 )
+_LOGIN_PAGE = re.compile(
+    r"(?:log[_-]?in|sign[_-]?in|log[_-]?on|sign[_-]?on|wp-login|sso|saml2?|authorize|anmelden|einloggen|prijava|connexion)"
+    r"(?:\.[a-z]{2,5})?",
+    re.IGNORECASE,
+)
 _ASSET = re.compile(
     r"\.(?:css|m?js|map|json|xml|rss|atom|ico|png|jpe?g|gif|svg|webp|avif|bmp|tiff?|woff2?|ttf|eot|otf|mp[34]|m4[av]|webm|ogg|"
     r"wav|flac|avi|mov|mkv|zip|gz|tgz|bz2|xz|7z|rar|tar|exe|msi|dmg|pkg|deb|rpm|apk|iso|bin|docx?|xlsx?|pptx?|odt|ods|ics|vcf)$",
@@ -93,6 +98,12 @@ def host_of(url: str) -> str:
 def is_asset(url: str) -> bool:
     """Whether the path's extension says that this is no page to read."""
     return _ASSET.search(URL(url).path) is not None
+
+
+def is_login_page(url: str) -> bool:
+    """Whether the address is a login by its last part: such a link is not worth following."""
+    parts = URL(url)
+    return _LOGIN_PAGE.fullmatch(parts.name) is not None or parts.query.get("action", "").lower() in ("login", "signin")
 
 
 def is_login_url(url: str) -> bool:

@@ -190,6 +190,7 @@ async def pages(request: web.Request) -> web.Response:
     shown = [
         {
             "url": record.url,
+            "finalUrl": record.final_url or record.url,
             "outcome": record.outcome,
             "cause": record.cause or None,
             "status": record.status or None,
@@ -212,6 +213,8 @@ async def content(request: web.Request) -> web.Response:
     url = urls.canonical(request.query.get("url", ""))
     if url is None or not urls.in_scope(url, frozenset(job.spec.hosts)):
         raise NotFound("There is no such page in this job.")
+    asked = await Frontier(request.app[TOOLS].store, job.id, job.spec.max_pages).record(url)
+    url = (asked.final_url if asked is not None else "") or url
     host = urls.bare_host(urls.host_of(url))
     record = await sites.site_page(request.app[TOOLS].store, host, url)
     if record is None:

@@ -25,7 +25,10 @@ for _, done in ipairs(p.done) do
   redis.call('ZREM', walled, done.url)
   -- A runner that came back from the dead may bring what another has finished meanwhile: that counts once.
   if redis.call('HEXISTS', pages, done.url) == 0 then
-    if done.final and redis.call('SADD', finals, done.final) == 0 then
+    local final = done.final
+    -- An address that leads to another one of the job leaves the page to that one.
+    local other = final and final ~= done.url and redis.call('HEXISTS', seen, final) == 1
+    if other or (final and redis.call('SADD', finals, final) == 0) then
       redis.call('HSET', pages, done.url, done.dup)
       count('fetched', 1)
       count('skipped:duplicate', 1)
