@@ -1,7 +1,7 @@
 """Between a crawl's workers and its frontier: URLs are handed out and results brought in a batch at a time.
 
-A page is finished in this order: its file is written, its site knows it, the frontier has it done. A process that dies
-in between leaves a page to be read again, never one that is missing.
+A page is on the shelf before the frontier has it done. A process that dies in between leaves a page to be read again,
+never one that is missing.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from switchroom.crawler.frontier import Frontier, Step
 from switchroom.crawler.job import PageRecord
 from switchroom.crawler.output import PageFile
 from switchroom.crawler.patience import patiently
+from switchroom.crawler.shelf import Shelf
 from switchroom.crawler.tools import Tools
 from switchroom.errors import Unavailable
 
@@ -39,8 +40,9 @@ class Work(NamedTuple):
 class Desk:
     """One a crawl. `all_found()` says whether discovery is over: before that an empty frontier is no end."""
 
-    def __init__(self, tools: Tools, book: Frontier, all_found: Callable[[], bool]) -> None:
+    def __init__(self, tools: Tools, book: Frontier, shelf: Shelf, all_found: Callable[[], bool]) -> None:
         self._tools = tools
+        self._shelf = shelf
         self._book = book
         self._all_found = all_found
         self._ready: deque[Work] = deque()
@@ -112,8 +114,9 @@ class Desk:
             if self._stopping:
                 step.returned += [work.url for work in self._ready]
                 self._ready.clear()
-            if files:
-                await self._write(files)
+            if files or step.done:
+                found = await patiently(lambda: self._shelf.keep(files, step.done))
+                step.add(Step(counts=found))
             take = max(0, most - len(self._ready) - len(self._busy))
             sure: list[str] | None = None
             while True:
@@ -125,18 +128,10 @@ class Desk:
                     sure = [*self._busy, *(work.url for work in self._ready)]
                     await asyncio.sleep(_IDLE_LOOK_S)
             if took.urls:
-                found = await patiently(lambda: self._before([taken.url for taken in took.urls]))
-                self._ready += [Work(*taken, found.get(taken.url)) for taken in took.urls]
+                before = await patiently(lambda: self._before([taken.url for taken in took.urls]))
+                self._ready += [Work(*taken, before.get(taken.url)) for taken in took.urls]
                 self._let_go()
             return took.held
-
-    async def _write(self, files: list[PageFile]) -> None:
-        await asyncio.to_thread(self._tools.output.write_pages, files)
-        by_host: dict[str, list[PageRecord]] = {}
-        for file in files:
-            by_host.setdefault(file.host, []).append(file.record)
-        for host, records in by_host.items():
-            await patiently(lambda host=host, records=records: sites.keep_site_pages(self._tools.store, host, records))  # type: ignore[misc]
 
     async def _before(self, wanted: list[str]) -> dict[str, PageRecord | None]:
         by_host: dict[str, list[str]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
+from typing import NamedTuple
 
 from yarl import URL
 
@@ -13,7 +14,7 @@ from switchroom.crawler.hosts import Hosts
 from switchroom.crawler.jar import Jar
 from switchroom.crawler.job import JobSpec
 from switchroom.crawler.page import Link
-from switchroom.crawler.sitemap import read_sitemaps
+from switchroom.crawler.sitemap import Entry, read_sitemaps
 from switchroom.crawler.traps import Traps
 from switchroom.net import GuardedClient, OutboundError
 
@@ -71,14 +72,22 @@ class Admission:
         return admitted, left
 
 
-async def discover(
-    client: GuardedClient, hosts: Hosts, spec: JobSpec, jar: Jar
-) -> AsyncIterator[tuple[list[tuple[str, int]], Counter[str]]]:
-    """The starts and then the pages of the sitemaps, in batches with what to count. A start that is a sitemap is read
-    as one; others are found by robots.txt or under their usual names."""
-    sitemaps = [start for start in spec.starts if URL(start).path.endswith((".xml", ".xml.gz"))]
-    yield [(start, 0) for start in spec.starts if start not in sitemaps], Counter()
-    roots = frozenset(spec.hosts)
+class Batch(NamedTuple):
+    """URLs with their depth, what to count, and what sitemaps say of when they changed."""
+
+    links: list[tuple[str, int]]
+    counts: Counter[str]
+    lastmods: dict[str, str]
+
+
+def _named_sitemaps(spec: JobSpec) -> list[str]:
+    return [start for start in spec.starts if URL(start).path.endswith((".xml", ".xml.gz"))]
+
+
+async def listed(client: GuardedClient, hosts: Hosts, spec: JobSpec, jar: Jar) -> AsyncIterator[Entry]:
+    """What the sitemaps of a job's starts list. A start that is a sitemap is read as one; others are found by
+    robots.txt or under their usual names."""
+    sitemaps = _named_sitemaps(spec)
     if spec.sitemaps:
         for origin in sorted({str(URL(start).origin()) for start in spec.starts}):
             try:
@@ -87,15 +96,27 @@ async def discover(
                 log.info("host does not answer for robots.txt", extra={"host": origin, "cause": error.cause})
                 continue
             sitemaps += robots.sitemaps or (f"{origin}/sitemap.xml", f"{origin}/sitemap_index.xml")
+    async for entry in read_sitemaps(client, sitemaps, jar):
+        yield entry
+
+
+async def discover(client: GuardedClient, hosts: Hosts, spec: JobSpec, jar: Jar) -> AsyncIterator[Batch]:
+    """The starts and then the pages of the sitemaps, in batches."""
+    sitemaps = _named_sitemaps(spec)
+    yield Batch([(start, 0) for start in spec.starts if start not in sitemaps], Counter(), {})
+    roots = frozenset(spec.hosts)
     batch: list[tuple[str, int]] = []
     counts: Counter[str] = Counter()
-    async for entry in read_sitemaps(client, sitemaps, jar):
+    lastmods: dict[str, str] = {}
+    async for entry in listed(client, hosts, spec, jar):
         if reason := why_not(entry.url, "", roots, jar):
             counts["sitemap_left:" + reason] += 1
             continue
         batch.append((entry.url, 0))
         counts["from_sitemaps"] += 1
+        if entry.lastmod:
+            lastmods[entry.url] = entry.lastmod
         if len(batch) >= BATCH:
-            yield batch, counts
-            batch, counts = [], Counter()
-    yield batch, counts
+            yield Batch(batch, counts, lastmods)
+            batch, counts, lastmods = [], Counter(), {}
+    yield Batch(batch, counts, lastmods)

@@ -11,6 +11,7 @@ from switchroom.errors import Conflict
 
 RenderMode = Literal["auto", "always", "never"]
 ExtractMode = Literal["page", "article"]
+JobMode = Literal["crawl", "discover", "root", "fresh"]
 
 
 class JobState(StrEnum):
@@ -83,6 +84,10 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     start or a sitemap it goes, `max_pages` the pages it reads at most. With `on_login_wall="skip"` walled pages count
     as failed and the job completes; with `wait` it pauses for cookies, and tells `webhook` where one is given.
 
+    `mode`: `crawl` finds pages and reads them; `discover` only finds them; `root` reads the pages that the site is
+    known to have, and follows no links; `fresh` reads of them what changed, and what is new. `collection` names the
+    knowledge that the pages go to; each host's own where it is empty.
+
     `extract` says how a page becomes Markdown: `page` takes what the page marks as its content, `article` asks an
     article extractor, which costs ten times the CPU. `images` leaves a note for each picture, `conditional` asks the
     site only for pages that changed, `warc` archives the answers, `screenshots` pictures the rendered pages.
@@ -90,6 +95,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     starts: tuple[str, ...]
     hosts: tuple[str, ...]
+    mode: JobMode = "crawl"
+    collection: str = ""
     depth: int = 3
     max_pages: int = 1000
     render: RenderMode = "auto"
@@ -134,11 +141,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 class PageRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What became of one URL in a job. `outcome` is `kept`, `unchanged`, `skipped` or `failed`, the last two with a
-    `cause`. `file` and `screenshot` are relative to the domain's folder; `etag` and `last_modified` are as the site
-    sent them."""
+    `cause`, or `found` in a job that only discovers. `file` and `screenshot` are relative to the domain's folder;
+    `etag` and `last_modified` are as the site sent them, `lastmod` is what its sitemap said then. `changed_ms` is when
+    its text was first seen as it is, `gone_ms` when the site began to say that the page is no more (`gone_status`)."""
 
     url: str
-    outcome: Literal["kept", "unchanged", "skipped", "failed"]
+    outcome: Literal["kept", "unchanged", "skipped", "failed", "found"]
     cause: str = ""
     status: int = 0
     depth: int = 0
@@ -152,3 +160,7 @@ class PageRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     etag: str = ""
     last_modified: str = ""
     screenshot: str = ""
+    lastmod: str = ""
+    changed_ms: int = 0
+    gone_ms: int = 0
+    gone_status: int = 0

@@ -1,13 +1,13 @@
 """What a person wants of a site's pages: `use`, `ignore` or `delete`, and how each is read.
 
-A mark stands under a page's URL, or under a pattern with `*` in it, which also holds for pages that are found later; the
-longest pattern that fits wins, and a URL's own mark before any pattern.
+A mark stands under a page's URL, or under a pattern with `*` in it, which also holds for pages that are found later;
+the longest pattern that fits wins, and a URL's own mark before any pattern.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -22,8 +22,8 @@ _VERSION = "version"
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`use`: read and found by searches. `ignore`: known, but neither read nor found; its last text stays in the folder.
-    `delete`: its text is removed, and no crawl brings it back. The options win over those of a job."""
+    """`use`: read and found by searches. `ignore`: known, but neither read nor found; its last text stays in the
+    folder. `delete`: its text is removed, and no crawl brings it back. The options win over those of a job."""
 
     mark: Mark = "use"
     render: RenderMode | None = None
@@ -34,13 +34,13 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 USE = Choice()
 
 
-class Marks:
-    """The marks of some hosts, as they were read."""
+class HostMarks:
+    """The marks of one host, as they were read."""
 
-    def __init__(self, exact: dict[str, Choice] | None = None, patterns: Mapping[str, Choice] | None = None) -> None:
-        self._exact = exact or {}
-        ordered = sorted((patterns or {}).items(), key=lambda item: -len(item[0]))
-        self._patterns = [(fitting(pattern), choice) for pattern, choice in ordered]
+    def __init__(self, choices: Mapping[str, Choice]) -> None:
+        self._exact = {name: choice for name, choice in choices.items() if "*" not in name}
+        patterns = sorted((name for name in choices if "*" in name), key=lambda name: -len(name))
+        self._patterns = [(fitting(name), choices[name]) for name in patterns]
 
     def of(self, url: str) -> Choice:
         """What is wanted of `url`."""
@@ -53,24 +53,32 @@ class Marks:
         return USE
 
 
+class Marks:
+    """The marks of all the hosts of a crawl."""
+
+    def __init__(self) -> None:
+        self._hosts: dict[str, HostMarks] = {}
+
+    def take(self, host: str, found: HostMarks) -> None:
+        """The host's marks from now on."""
+        self._hosts[host] = found
+
+    def of(self, url: str) -> Choice:
+        """What is wanted of `url`."""
+        if not self._hosts:
+            return USE
+        found = self._hosts.get(host_of(url))
+        return USE if found is None else found.of(url)
+
+
 def fitting(pattern: str) -> re.Pattern[str]:
     """A pattern as an expression: `*` stands for any letters."""
     return re.compile(".*".join(re.escape(part) for part in pattern.split("*")))
 
 
-async def versions(store: Store, hosts: Iterable[str]) -> list[int]:
-    """A number a host that grows with each change of its marks."""
-    return [int(await store.call("HGET", keys.crawl_site(host, "meta"), _VERSION) or 0) for host in hosts]
-
-
-async def load(store: Store, hosts: Iterable[str]) -> Marks:
-    """The marks of `hosts`."""
-    exact: dict[str, Choice] = {}
-    patterns: dict[str, Choice] = {}
-    for host in hosts:
-        for name, choice in (await all_of(store, host)).items():
-            (patterns if "*" in name else exact)[name] = choice
-    return Marks(exact, patterns)
+async def version(store: Store, host: str) -> int:
+    """A number that grows with each change of a host's marks."""
+    return int(await store.call("HGET", keys.crawl_site(host, "meta"), _VERSION) or 0)
 
 
 async def all_of(store: Store, host: str) -> dict[str, Choice]:
@@ -82,7 +90,9 @@ async def all_of(store: Store, host: str) -> dict[str, Choice]:
 async def keep(store: Store, host: str, choices: Mapping[str, Choice | None]) -> None:
     """Set marks (None takes one away)."""
     name = keys.crawl_site(host, "marks")
-    kept = [part for url, choice in choices.items() if choice is not None for part in (url, msgspec.json.encode(choice))]
+    kept = [
+        part for url, choice in choices.items() if choice is not None for part in (url, msgspec.json.encode(choice))
+    ]
     gone = [url for url, choice in choices.items() if choice is None]
     if kept:
         await store.call("HSET", name, *kept)

@@ -63,6 +63,14 @@ class Output:
             )
             _write(path, text.encode("utf-8", "replace"))
 
+    def write(self, host: str, relative: str, text: str) -> None:
+        """Write another file of a domain's folder."""
+        _write(f"{self.folder(host)}/{relative}", text.encode("utf-8", "replace"))
+
+    def has(self, host: str, relative: str) -> bool:
+        """Whether a file of a domain's folder is there."""
+        return bool(relative) and os.path.exists(f"{self.folder(host)}/{relative}")  # noqa: PTH110 (once a page)
+
     def remove_page(self, host: str, relative: str) -> None:
         """Take a page out again; one that is gone already is no error."""
         if Path(relative).parts[:1] in (("pages",), ("screenshots",)):
@@ -77,19 +85,26 @@ class Output:
                     "title": page.title,
                     "file": page.file,
                     "fetched_at": rfc3339_ms(page.fetched_ms),
+                    "changed_at": rfc3339_ms(page.changed_ms or page.fetched_ms),
                     "rendered": page.rendered,
                     "chars": page.chars,
                     "content_hash": page.content_hash,
                     "depth": page.depth,
                     "status": page.status,
+                    "etag": page.etag or None,
+                    "last_modified": page.last_modified or None,
+                    "lastmod": page.lastmod or None,
+                    "screenshot": page.screenshot or None,
+                    "gone_at": rfc3339_ms(page.gone_ms) if page.gone_ms else None,
                 }
             )
             for page in pages
         ]
         _write(f"{self.folder(host)}/pages.jsonl", b"".join(line + b"\n" for line in lines))
         entries = "".join(
-            f"  <url><loc>{escape(page.url)}</loc><lastmod>{rfc3339_ms(page.fetched_ms)}</lastmod></url>\n"
+            f"  <url><loc>{escape(page.url)}</loc><lastmod>{changed}</lastmod></url>\n"
             for page in pages
+            if not page.gone_ms and (changed := rfc3339_ms(page.changed_ms or page.fetched_ms))
         )
         _write(
             f"{self.folder(host)}/sitemap.xml",
@@ -103,6 +118,13 @@ def file_name(url: str) -> str:
     readable = _NOT_IN_NAMES.sub("-", URL(url).path.lower()).strip("-")[:_MAX_SLUG_CHARS].strip("-") or "index"
     digest = hashlib.sha256(url.encode()).hexdigest()[:10]
     return f"pages/{readable}-{digest}.md"
+
+
+def change_name(url: str, at_ms: int) -> str:
+    """`changes/<day>/<readable>-<hash>-<time>.diff`."""
+    at = datetime.fromtimestamp(at_ms / 1000, UTC)
+    stem = file_name(url).removeprefix("pages/").removesuffix(".md")
+    return f"changes/{at:%Y-%m-%d}/{stem}-{at:%H%M%S}.diff"
 
 
 def screenshot_name(file: str) -> str:

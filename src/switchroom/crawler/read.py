@@ -14,6 +14,7 @@ from yarl import URL
 from switchroom.crawler import extract, kinds, login_wall, pdf, urls
 from switchroom.crawler.jar import Jar
 from switchroom.crawler.job import JobSpec, PageRecord
+from switchroom.crawler.marks import USE, Choice
 from switchroom.crawler.page import Page, page_of
 from switchroom.crawler.render import RenderSession
 from switchroom.net import Fetched, GuardedClient
@@ -77,9 +78,12 @@ class Reader:
         self._shell_patterns: set[str] = set()
         self._pdfs = asyncio.Semaphore(_PDFS_AT_ONCE)
 
-    async def read(self, url: str, *, anonymous: bool = False, known: PageRecord | None = None) -> Reading:
+    async def read(
+        self, url: str, *, anonymous: bool = False, known: PageRecord | None = None, choice: Choice = USE
+    ) -> Reading:
         """Read `url` with the crawl's cookies (none of them with `anonymous`). With `known` the site is asked only for
-        what changed since that reading. Raises `OutboundError`."""
+        what changed since that reading; the options of `choice` win over those of the job. Raises `OutboundError`."""
+        spec = self._spec if choice is USE else _own(self._spec, choice)
         jar = Jar() if anonymous else self.jar
         host = URL(url).host or ""
         cleared = jar.cleared.get(host, 0)
@@ -93,9 +97,9 @@ class Reader:
         )
         if self._archive is not None and not anonymous:
             await self._archive.add(url, got)
-        reading = await self._analyse(url, got, jar.cleared.get(host, 0) > cleared)
-        render = self._spec.render == "always" or (
-            self._spec.render == "auto"
+        reading = await self._analyse(url, got, jar.cleared.get(host, 0) > cleared, spec)
+        render = spec.render == "always" or (
+            spec.render == "auto"
             and (
                 reading.shell is not None or bool(self._shell_patterns and urls.pattern_of(url) in self._shell_patterns)
             )
@@ -104,17 +108,17 @@ class Reader:
             return reading
         if reading.shell is not None:
             self._shell_patterns.add(urls.pattern_of(url))
-        return await self._render(url, jar, host)
+        return await self._render(url, jar, host, spec)
 
-    async def _render(self, url: str, jar: Jar, host: str) -> Reading:
+    async def _render(self, url: str, jar: Jar, host: str, spec: JobSpec) -> Reading:
         session = await self._browser()
         cleared = jar.cleared.get(host, 0)
         seen = await session.render(
-            url, jar, max_chars=MAX_PAGE_BYTES, timeout_s=RENDER_TIMEOUT_S, screenshot=self._spec.screenshots
+            url, jar, max_chars=MAX_PAGE_BYTES, timeout_s=RENDER_TIMEOUT_S, screenshot=spec.screenshots
         )
         final = urls.canonical(seen.url) or url
         reading = await asyncio.to_thread(
-            self._rendered, url, final, seen.status, seen.html, jar.cleared.get(host, 0) > cleared
+            self._rendered, url, final, seen.status, seen.html, jar.cleared.get(host, 0) > cleared, spec
         )
         reading.screenshot = seen.screenshot
         return reading
@@ -123,7 +127,7 @@ class Reader:
         """A redirect that would log us out is not followed while there is something to lose."""
         return not (urls.ends_session(str(target)) and self.jar.header_for(target))
 
-    async def _analyse(self, asked: str, got: Fetched, cookie_cleared: bool) -> Reading:
+    async def _analyse(self, asked: str, got: Fetched, cookie_cleared: bool, spec: JobSpec) -> Reading:
         final = urls.canonical(got.url) or asked
         headers = got.headers
         reading = Reading(
@@ -148,9 +152,9 @@ class Reader:
         kind = kinds.kind_of(got.content_type, got.body)
         if kind == "html" and got.body:
             if len(got.body) <= _INLINE_BYTES:
-                self._html(reading, asked, got, cookie_cleared)
+                self._html(reading, asked, got, cookie_cleared, spec)
             else:
-                await asyncio.to_thread(self._html, reading, asked, got, cookie_cleared)
+                await asyncio.to_thread(self._html, reading, asked, got, cookie_cleared, spec)
             return reading
         reading.wall = login_wall.suspect(asked, final, got.status, None, cookie_cleared=cookie_cleared)
         if reading.wall:
@@ -169,7 +173,7 @@ class Reader:
             reading.cause = "unsupported_type"
         return reading
 
-    def _html(self, reading: Reading, asked: str, got: Fetched, cookie_cleared: bool) -> None:
+    def _html(self, reading: Reading, asked: str, got: Fetched, cookie_cleared: bool, spec: JobSpec) -> None:
         html = got.text()
         tree = LexborHTMLParser(html)
         page = reading.page = page_of(tree, reading.url)
@@ -178,9 +182,9 @@ class Reader:
         if reading.wall is None:
             reading.cause = _cause(got.status)
             if reading.cause is None:
-                reading.markdown = self._markdown(html, tree, reading.url, page.title)
+                reading.markdown = _markdown(html, tree, reading.url, page.title, spec)
 
-    def _rendered(self, asked: str, final: str, status: int, html: str, cookie_cleared: bool) -> Reading:
+    def _rendered(self, asked: str, final: str, status: int, html: str, cookie_cleared: bool, spec: JobSpec) -> Reading:
         tree = LexborHTMLParser(html)
         page = page_of(tree, final)
         reading = Reading(url=final, status=status, page=page, title=page.title, rendered=True)
@@ -188,13 +192,24 @@ class Reader:
         if reading.wall is None and status >= 400:
             reading.cause = _cause(status)
         elif reading.wall is None:
-            reading.markdown = self._markdown(html, tree, final, page.title)
+            reading.markdown = _markdown(html, tree, final, page.title, spec)
         return reading
 
-    def _markdown(self, html: str, tree: LexborHTMLParser, url: str, title: str) -> str:
-        if self._spec.extract == "article":
-            return extract.article(html, tree, url, title, images=self._spec.images)
-        return extract.document(tree, url, title, images=self._spec.images)
+
+def _markdown(html: str, tree: LexborHTMLParser, url: str, title: str, spec: JobSpec) -> str:
+    if spec.extract == "article":
+        return extract.article(html, tree, url, title, images=spec.images)
+    return extract.document(tree, url, title, images=spec.images)
+
+
+def _own(spec: JobSpec, choice: Choice) -> JobSpec:
+    """A job's options with those of one page over them."""
+    return msgspec.structs.replace(
+        spec,
+        render=choice.render or spec.render,
+        extract=choice.extract or spec.extract,
+        images=spec.images if choice.images is None else choice.images,
+    )
 
 
 def _conditions(known: PageRecord) -> dict[str, str]:

@@ -14,14 +14,17 @@ from yarl import URL
 
 from switchroom.crawler import extract, job_store, login_wall, sites, urls
 from switchroom.crawler.desk import Desk, Work
-from switchroom.crawler.discover import Admission, discover, why_not
+from switchroom.crawler.discover import Admission, why_not
 from switchroom.crawler.frontier import Done, Frontier, Step
 from switchroom.crawler.jar import Jar
 from switchroom.crawler.job import Job, JobEvent, JobState, PageRecord, Waiting
+from switchroom.crawler.marks import USE, Choice, Marks
 from switchroom.crawler.output import PageFile, file_name, screenshot_name
 from switchroom.crawler.patience import patiently, store_is_away
+from switchroom.crawler.plan import known_urls, plan, settle_trust
 from switchroom.crawler.read import Reader, Reading
 from switchroom.crawler.render import RenderSession
+from switchroom.crawler.shelf import Shelf
 from switchroom.crawler.tools import Tools
 from switchroom.crawler.traps import Traps
 from switchroom.crawler.warc import WarcArchive
@@ -59,7 +62,11 @@ class Crawl:
         self._spec = job.spec
         self._roots = frozenset(job.spec.hosts)
         self._book = Frontier(tools.store, job.id, job.spec.max_pages, tools.runner)
-        self._desk = Desk(tools, self._book, lambda: self._job.discovered)
+        self._shelf = Shelf(tools, job)
+        self._desk = Desk(tools, self._book, self._shelf, lambda: self._job.discovered)
+        self._marks = Marks()
+        self._old: frozenset[str] = frozenset()
+        self._requests = 0
         self._jar = Jar()
         self._version = -1
         self._archive = WarcArchive(tools.output.root, job.id, tools.runner) if job.spec.warc else None
@@ -89,6 +96,10 @@ class Crawl:
         async with self._hosts.at_work():
             try:
                 await self._load_cookies()
+                await patiently(self._shelf.open)
+                await patiently(self._load_marks)
+                if self._spec.mode == "fresh":
+                    self._old = await patiently(lambda: known_urls(self._tools.store, self._spec.hosts))
                 await patiently(self._hear)
                 watcher = asyncio.create_task(self._watch(), name=f"crawl {self._job.id} watch")
                 if not self._job.discovered and await patiently(self._book.may_discover):
@@ -120,8 +131,9 @@ class Crawl:
                 await asyncio.to_thread(self._tools.output.write_index, host, pages)
 
     async def _discover(self) -> None:
-        async for links, counts in discover(self._tools.client, self._hosts, self._spec, self._jar):
-            step = Step(links=links, counts=dict(counts))
+        async for batch in plan(self._tools, self._shelf, self._spec, self._jar):
+            step = Step(links=batch.links, counts=dict(batch.counts))
+            await patiently(lambda batch=batch: self._shelf.lastmods(batch.lastmods))  # type: ignore[misc]
             await patiently(lambda step=step: self._book.step(step))  # type: ignore[misc]
         self._job = await patiently(lambda: job_store.update(self._tools.store, self._job.id, discovered=True))
 
@@ -151,6 +163,9 @@ class Crawl:
                 for url in walled
             ]
             await self._book.step(Step(done=done))
+        if self._spec.mode == "fresh":
+            for host in self._spec.hosts:
+                await settle_trust(self._tools, self._job.id, host)
         notes = []
         if left := sizes["queued"]:
             notes.append(f"The limit of pages is reached; {left} known pages were not read.")
@@ -163,6 +178,9 @@ class Crawl:
     async def _work(self) -> None:
         while (work := await self._desk.next()) is not None:
             step = await self._one(work)
+            if self._requests:
+                step.counts["requests"] = step.counts.get("requests", 0) + self._requests
+                self._requests = 0
             self._desk.hand_in(work, step)
             if self._lost is not None:
                 self._desk.stop()
@@ -171,11 +189,16 @@ class Crawl:
         url = work.url
         if work.depth and self._traps.is_closed(url):
             return self._skipped(work, "trap")
+        choice = self._marks.of(url)
+        if choice.mark != "use":
+            return self._skipped(work, "ignored" if choice.mark == "ignore" else "deleted")
+        if self._spec.mode == "discover" and work.depth >= self._spec.depth and work.depth:
+            return self._found(work)
         try:
             robots = self._hosts.known_robots(url) or await self._hosts.robots(url)
             if not robots.allows(url):
                 return self._skipped(work, "robots")
-            reading = await self._read(url, known=work.before if self._spec.conditional else None)
+            reading = await self._read(url, known=self._to_compare(work), choice=choice)
             if reading.wall:
                 return await self._walled(work, reading)
             if reading.cause == "logout_link":
@@ -194,11 +217,21 @@ class Crawl:
             log.exception("page broke the crawler", extra={"url": url})
             return self._failed(work, "internal")
 
-    async def _read(self, url: str, *, anonymous: bool = False, known: PageRecord | None = None) -> Reading:
+    def _to_compare(self, work: Work) -> PageRecord | None:
+        """The reading to compare with at the site. What only a browser sees may change behind the same HTML."""
+        before = work.before
+        if before is None or not self._spec.conditional or before.rendered:
+            return None
+        return before if self._tools.output.has(urls.bare_host(urls.host_of(before.url)), before.file) else None
+
+    async def _read(
+        self, url: str, *, anonymous: bool = False, known: PageRecord | None = None, choice: Choice = USE
+    ) -> Reading:
         manners = self._hosts.manners(url)
         async with manners.turn():
+            self._requests += 1
             try:
-                reading = await self._reader.read(url, anonymous=anonymous, known=known)
+                reading = await self._reader.read(url, anonymous=anonymous, known=known, choice=choice)
             except OutboundError as error:
                 if error.cause in _AWAY:
                     manners.failed()
@@ -246,9 +279,9 @@ class Crawl:
         if page is not None:
             if page.refresh is not None and why_not(page.refresh, "", self._roots, self._jar) is None:
                 step.links.append((page.refresh, work.depth))
-            if work.depth < self._spec.depth and not page.nofollow:
+            if work.depth < self._spec.depth and not page.nofollow and self._spec.mode != "root":
                 admitted, left = self._admission.admit(page.links, work.depth + 1, self._jar)
-                step.links += admitted
+                step.links += [link for link in admitted if link[0] not in self._old]
                 step.counts.update(left)
             if work.depth:  # starts and sitemaps are what somebody listed, not what links make up
                 self._traps.read(url, page.text)
@@ -268,8 +301,20 @@ class Crawl:
             walled = await self._walled(work, reading)
             walled.walled += [other for other in alike if other not in walled.walled]
             return walled
+        if self._spec.mode == "discover":
+            found = self._found(work, reading)
+            found.add(step)
+            return found
         self._keep(work, final, host, before, reading, step)
         return step
+
+    def _found(self, work: Work, reading: Reading | None = None) -> Step:
+        """A placeholder: the page is there, and was read for its links only, or not at all."""
+        record = PageRecord(url=work.url, outcome="found", depth=work.depth, fetched_ms=_now_ms())
+        if reading is not None:
+            record = msgspec.structs.replace(record, title=reading.title, status=reading.status)
+        counts = {"placeholders": 1} | ({"fetched": 1} if reading is not None else {})
+        return Step(done=[(work.url, Done(record=record, counts=counts))])
 
     def _keep(self, work: Work, final: str, host: str, before: PageRecord | None, reading: Reading, step: Step) -> None:
         digest = extract.content_hash(reading.markdown)
@@ -381,8 +426,7 @@ class Crawl:
                 continue
             page = record.final_url or record.url
             host = urls.bare_host(urls.host_of(page))
-            await sites.forget_site_pages(self._tools.store, host, [page])
-            await asyncio.to_thread(self._tools.output.remove_page, host, record.file)
+            await self._shelf.forget(host, [page])
 
     # --- cookies -----------------------------------------------------------------------------------------------------
 
@@ -404,6 +448,7 @@ class Crawl:
             await asyncio.sleep(_BEAT_S)
             try:
                 await self._hear()
+                await self._load_marks()
                 if self._job.state != JobState.RUNNING:
                     self._desk.stop()
                 await self._keep_cookies()
@@ -414,6 +459,10 @@ class Crawl:
                     log.info("fresh cookies in a running job", extra={"job_id": self._job.id, "pages_again": again})
             except (SwitchroomError, ResponseError) as error:
                 log.warning("the job cannot be watched now", extra={"job_id": self._job.id, "cause": str(error)})
+
+    async def _load_marks(self) -> None:
+        for host in self._spec.hosts:
+            self._marks.take(host, await self._shelf.marks(host))
 
     async def _hear(self) -> None:
         beat = await self._book.beat()

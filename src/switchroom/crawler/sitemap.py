@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import zlib
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from io import BytesIO
 
 import msgspec
@@ -19,6 +21,12 @@ MAX_BYTES = 52_428_800  # the protocol's limit of one file, unpacked
 MAX_FILES = 500
 MAX_NESTING = 5
 MAX_ENTRIES = 500_000
+
+
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_DAY_MS = 86_400_000
+_WEST_MS = 12 * 3_600_000
+"""A day without a zone ends so much later than in UTC at the earth's western end."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -56,6 +64,18 @@ async def read_sitemaps(
                     return
                 given.add(entry.url)
                 yield entry
+
+
+def end_of_day_ms(lastmod: str) -> int:
+    """When the day is over everywhere that a `lastmod` names without a time, in Unix milliseconds; 0 where it names a
+    time, or nothing."""
+    if not _DAY.fullmatch(lastmod):
+        return 0
+    try:
+        day = datetime.fromisoformat(lastmod).replace(tzinfo=UTC)
+    except ValueError:
+        return 0
+    return int(day.timestamp() * 1000) + _DAY_MS + _WEST_MS
 
 
 def parse_sitemap(body: bytes, url: str) -> tuple[list[str], list[Entry]]:

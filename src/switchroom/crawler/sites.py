@@ -1,12 +1,14 @@
-"""What is known of a site, over all jobs: the newest good reading of each of its pages."""
+"""What is known of a site, over all jobs: the newest good reading of each of its pages, and the URLs without one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from switchroom.crawler.job import PageRecord
+from switchroom.crawler import urls
+from switchroom.crawler.job import JobSpec, PageRecord
+from switchroom.errors import NotFound
 from switchroom.store import Store, keys
 
 _decoder = msgspec.json.Decoder(PageRecord)
@@ -48,3 +50,66 @@ async def forget_site_pages(store: Store, host: str, gone: Iterable[str]) -> Non
     names = list(gone)
     if names:
         await store.call("HDEL", keys.crawl_site(host), *names)
+
+
+class Placeholder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known of a URL that has no good reading of its own: when it was found, when it was asked for last (0:
+    never), its sitemap's `lastmod` at that time, why it was passed over, and the URL that it led to."""
+
+    found_ms: int
+    checked_ms: int = 0
+    lastmod: str = ""
+    title: str = ""
+    cause: str = ""
+    status: int = 0
+    depth: int = 0
+    leads_to: str = ""
+
+
+_placeholder = msgspec.json.Decoder(Placeholder)
+
+
+async def remember(store: Store, host: str, spec: JobSpec) -> None:
+    """Make a host a site, with the job that crawled it last: later runs read its pages in the same way."""
+    starts = tuple(start for start in spec.starts if urls.bare_host(urls.host_of(start)) == host)
+    own = msgspec.structs.replace(spec, starts=starts or spec.starts, hosts=(host,))
+    await store.call("HSET", keys.crawl_site(host, "meta"), "spec", msgspec.json.encode(own))
+    await store.call("SADD", keys.crawl_sites(), host)
+
+
+async def all_sites(store: Store) -> list[str]:
+    """The hosts that were ever crawled, by name."""
+    return sorted(host.decode() for host in await store.call("SMEMBERS", keys.crawl_sites()))
+
+
+async def spec_of(store: Store, host: str) -> JobSpec:
+    """The job that crawled a site last; `NotFound` for a host that is no site."""
+    raw = await store.call("HGET", keys.crawl_site(host, "meta"), "spec")
+    if raw is None:
+        raise NotFound(f"There is no site {host!r}; a crawl makes one.", code="site_not_found")
+    return msgspec.json.decode(raw, type=JobSpec)
+
+
+async def keep_placeholders(store: Store, host: str, found: Mapping[str, Placeholder]) -> None:
+    """Remember URLs that gave no page."""
+    fields = [part for url, one in found.items() for part in (url, msgspec.json.encode(one))]
+    if fields:
+        await store.call("HSET", keys.crawl_site(host, "found"), *fields)
+
+
+async def placeholders(store: Store, host: str) -> dict[str, Placeholder]:
+    """The URLs of a host without a good reading of their own."""
+    found: dict[str, Placeholder] = {}
+    cursor = b"0"
+    while True:
+        cursor, raw = await store.call("HSCAN", keys.crawl_site(host, "found"), cursor, "COUNT", 1000)
+        for i in range(0, len(raw), 2):
+            found[raw[i].decode()] = _placeholder.decode(raw[i + 1])
+        if cursor == b"0":
+            return found
+
+
+async def forget_site(store: Store, host: str) -> None:
+    """Take a whole site out."""
+    await store.call("SREM", keys.crawl_sites(), host)
+    await store.call("DEL", *(keys.crawl_site(host, part) for part in ("pages", "found", "marks", "meta")))

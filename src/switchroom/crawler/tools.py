@@ -34,7 +34,8 @@ class CookieProvider(Protocol):
 @dataclass(frozen=True, slots=True)
 class Tools:
     """What every crawl of a process shares. `delay_s` is the least time between two requests to one host; `runner`
-    names this process to the others that share its jobs."""
+    names this process to the others that share its jobs. Pages that are gone are kept for `grace_ms`; `verify_ms` is
+    about how long a sitemap's word is taken for a page."""
 
     store: Store
     client: GuardedClient
@@ -44,6 +45,8 @@ class Tools:
     workers: int = 8
     per_host: int = 4
     delay_s: float = 0.0
+    grace_ms: int = 7 * 86_400_000
+    verify_ms: int = 7 * 86_400_000
     runner: str = field(default_factory=lambda: uuid.uuid4().hex)
     hosts: Hosts = field(init=False)
 
