@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from switchroom.compact.templates import render, spell
+from switchroom.engine.choosing import fitting, spoken_of
 from switchroom.engine.match import best, digits_in, find_slot
 from switchroom.engine.responder import Answer, Ask, Choice, Intent, Row, Understood, no_model_sees
 from switchroom.engine.retriever import Passage, source_documents
@@ -69,8 +70,7 @@ class Embedded:
         yield Answer(output={"content": text, "responder": self.name, **output}, update_state=update)
 
     async def choose(self, choice: Choice) -> int:
-        found = best(choice.question, [[item.scenario, *item.examples] for item in choice.scenarios], threshold=0.34)
-        return found.candidate if found else len(choice.scenarios) - 1
+        return fitting(choice.question, choice.scenarios)
 
 
 def _words(name: str) -> str:
@@ -80,7 +80,8 @@ def _words(name: str) -> str:
 def _meant(ask: Ask) -> tuple[Intent | None, float]:
     """The intent behind the words: the one whose detail was asked for, the one whose phrase was said, or the only one
     whose digits were said."""
-    found = best(ask.question, [[_words(intent.intent), *intent.examples] for intent in ask.intents])
+    phrases = [[_words(intent.intent), *intent.examples] for intent in ask.intents]
+    found = best(ask.question, phrases)
     awaited = ask.previous.get("awaiting")
     if isinstance(awaited, dict) and (found is None or found.score < _SURE):
         intent = next((item for item in ask.intents if item.intent == awaited.get("intent")), None)
@@ -96,7 +97,10 @@ def _meant(ask: Ask) -> tuple[Intent | None, float]:
         if slot.type in ("digits", "number")
         and find_slot(slot.type, ask.question, least=max(slot.least, 2), most=slot.most) is not None
     ]
-    return (by_digits[0], 0.5) if len(by_digits) == 1 else (None, 0.0)
+    if len(by_digits) == 1:
+        return by_digits[0], 0.5
+    at = spoken_of(ask.question, phrases)
+    return (ask.intents[at], 0.4) if at is not None else (None, 0.0)
 
 
 def _slots(intent: Intent | None, question: str) -> tuple[dict[str, Any], str | None]:
