@@ -35,7 +35,7 @@ QUICK = MediaSettings(
 class TalkEngine(Conversation):
     """Hears what the test says it hears; speaks at once."""
 
-    def hear(self, frame: Samples) -> None:
+    def _hear(self, frame: Samples) -> None:
         """Nothing: words come by `caller`."""
 
     async def _listen(self) -> None:

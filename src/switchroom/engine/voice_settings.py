@@ -27,6 +27,8 @@ class VoiceSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     keypad_end: Annotated[str, Meta(pattern=r"^[0-9*#A-D]?$")] | None = None
     keypad_timeout_s: Annotated[float, Meta(gt=0, le=60)] | None = None
     keypad_digits: Annotated[int, Meta(ge=0, le=64)] | None = None
+    voicemail: Literal["off", "hang_up", "message"] | None = None
+    voicemail_text: _Text | None = None
     announcement_text: _Text | None = None
     filler_after_s: _Seconds | None = None
     filler_texts: tuple[_Text, ...] | None = None

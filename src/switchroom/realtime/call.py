@@ -39,6 +39,7 @@ _REASONS = {
     "finished": EndReason.COMPLETED,
     "silence": EndReason.TIMEOUT,
     "too_long": EndReason.TIMEOUT,
+    "voicemail": EndReason.NO_ANSWER,
     "failed": EndReason.FAILED,
 }
 

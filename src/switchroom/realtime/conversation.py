@@ -18,11 +18,13 @@ from typing import Any
 from switchroom.engine.events import TurnInput
 from switchroom.engine.session import Session
 from switchroom.errors import SwitchroomError
+from switchroom.realtime.answering_machine import Answered
 from switchroom.realtime.audio import Samples
 from switchroom.realtime.ears import Heard
 from switchroom.realtime.memory import Remembered
 from switchroom.realtime.playout import Playout
 from switchroom.realtime.running_turn import Turn, Words
+from switchroom.realtime.screening import Screening
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.speaker import RunTurn, Speaker
 from switchroom.realtime.turns import AgentTalk, Verdict, end_of_turn, interruptions, judge
@@ -47,10 +49,13 @@ class Conversation(Speaker):
         self._end_of_turn = end_of_turn(settings)
         self._keypad = Keypad(end=settings.keypad_end, timeout_s=settings.keypad_timeout_s, most=settings.keypad_digits)
         self._button = PushToTalk(self._pressed, self._released) if settings.turn_end == "push_to_talk" else None
-        self.opening = [settings.announcement_text] if settings.announcement_text else []
+        consent = settings.record_consent_text if settings.record_calls else ""
+        self.opening = [text for text in (consent, settings.announcement_text) if text]
         """Said before the flow speaks, and not to be interrupted."""
         self.resumes: Remembered | None = None
         """What an earlier attempt of this call left; `session` is its session then."""
+        self._screening: Screening | None = None
+        """While it is not known who answered."""
         self._turn: Turn | None = None
         self._turns = 0
         self._words: Words | None = None
@@ -69,7 +74,7 @@ class Conversation(Speaker):
     # --- what an engine adds -------------------------------------------------------------------------------------
 
     @abstractmethod
-    def hear(self, frame: Samples) -> None:
+    def _hear(self, frame: Samples) -> None:
         """One 20 ms frame of the caller."""
 
     @abstractmethod
@@ -105,6 +110,13 @@ class Conversation(Speaker):
                 task.cancel()
             await asyncio.gather(listening, conversation, return_exceptions=True)
 
+    def hear(self, frame: Samples) -> None:
+        if self._paused:
+            return
+        if self._screening is not None:
+            self._screening.frame(frame)
+        self._hear(frame)
+
     def dtmf(self, digit: str) -> None:
         """A key of a phone: one of `0-9*#A-D`."""
         self._inbox.put_nowait(digit)
@@ -139,6 +151,8 @@ class Conversation(Speaker):
     def speech_started(self) -> None:
         self._caller_speaking = self._hearing = True
         self._emit(CallerSpeaking(active=True))
+        if self._screening is not None:
+            self._screening.started()
         if self._playout is not None and not (self._deaf() or (self._turn and self._turn.ending)):
             self._playout.pause(_CALLER)
             self._hushed_at = time.monotonic()
@@ -146,12 +160,20 @@ class Conversation(Speaker):
     def speech_ended(self) -> None:
         self._caller_speaking = False
         self._emit(CallerSpeaking(active=False))
+        if self._screening is not None:
+            self._screening.ended()
 
     def partial(self, text: str, started: float) -> None:
         self._minutes.guess(text, started)
 
     def heard(self, utterance: Heard) -> None:
         self._hearing = False
+        if self._screening is not None:
+            if utterance.text:
+                self._on_record(utterance)
+            self._screening.heard(utterance)
+            self._go_on()
+            return  # who answers a call greets; the flow has its own first words
         self._inbox.put_nowait(utterance)
 
     def _deaf(self) -> bool:
@@ -162,6 +184,12 @@ class Conversation(Speaker):
     # --- the conversation ----------------------------------------------------------------------------------------
 
     async def _converse(self) -> Concluded:
+        if (
+            self._settings.voicemail != "off"
+            and self.resumes is None
+            and (concluded := await self._screen()) is not None
+        ):
+            return concluded
         for text in self.opening:
             await self.announce(text, must_hear=True)
         if self.resumes is not None:
@@ -190,6 +218,20 @@ class Conversation(Speaker):
                     return Concluded(cause="failed", detail=item.detail)
                 self._emit(Kept(session=self.session, given=None))
                 self._answer_kept()
+
+    async def _screen(self) -> Concluded | None:
+        """Who answered? A machine gets its message, and the call is over."""
+        self._screening = Screening()
+        try:
+            if await self._screening.answered_by() is Answered.PERSON:
+                return None
+            if self._settings.voicemail == "hang_up":
+                return Concluded(cause="voicemail", detail="an answering machine took the call")
+            await self._screening.greeting_over()
+        finally:
+            self._screening = None
+        await self.announce(self._settings.voicemail_text, must_hear=True)
+        return Concluded(cause="voicemail", detail="a message was left on an answering machine")
 
     async def _go_on_from(self, left: Remembered) -> None:
         """After a crash: the turn that was cut off is run again; without one the agent says its last words again."""

@@ -19,9 +19,8 @@ class LocalEngine(Conversation):
         self._parts = parts
         self._ears = Ears(parts, settings, self)
 
-    def hear(self, frame: Samples) -> None:
-        if not self._paused:
-            self._ears.feed(frame)
+    def _hear(self, frame: Samples) -> None:
+        self._ears.feed(frame)
 
     async def _listen(self) -> None:
         await self._ears.run()

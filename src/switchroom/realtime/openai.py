@@ -36,10 +36,9 @@ class OpenAiEngine(Conversation):
         self._usage: dict[str, Any] = {"provider": "openai", "model": settings.openai_model}
         super().__init__(bind(self._model), session, settings)
 
-    def hear(self, frame: Samples) -> None:
-        if not self._paused:
-            # Without its button down the service hears silence: its own detection ends the utterance.
-            self._link.hear(frame if self._button is None or self._button.down else SILENCE)
+    def _hear(self, frame: Samples) -> None:
+        # Without its button down the service hears silence: its own detection ends the utterance.
+        self._link.hear(frame if self._button is None or self._button.down else SILENCE)
 
     async def run(self, playout: Playout, emit: Emit) -> Concluded:
         self._mouth.playout = playout

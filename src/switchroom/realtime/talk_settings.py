@@ -44,6 +44,10 @@ class TalkSettings(BaseModel):
     keypad_digits: int = Field(default=0, ge=0, le=64)
     """So many digits are the caller's turn at once; 0: any number."""
 
+    voicemail: Literal["off", "hang_up", "message"] = "off"
+    """For flows that call out. Not `off`: the agent waits for who answers (4 s at most); at an answering machine it
+    hangs up, or leaves `voicemail_text` after the beep. The call's end is `no_answer` then."""
+    voicemail_text: str = "Hello, this is an automatic call. We will try again later. Goodbye."
     announcement_text: str = ""
     """Said before the flow speaks, and not to be interrupted: `This call is recorded.`"""
     filler_after_s: float = Field(default=2.5, gt=0)

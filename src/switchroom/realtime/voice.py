@@ -76,7 +76,7 @@ class Used(msgspec.Struct, frozen=True, kw_only=True):
 class Concluded(msgspec.Struct, frozen=True, kw_only=True):
     """The engine has nothing more to say: the call is to end. `failed` carries the true cause in `detail`."""
 
-    cause: Literal["finished", "silence", "too_long", "failed"]
+    cause: Literal["finished", "silence", "too_long", "voicemail", "failed"]
     detail: str = ""
 
 
