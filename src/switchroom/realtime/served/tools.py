@@ -184,7 +184,8 @@ def _argument(name: str, schema: dict[str, Any], said: str, *, needed: bool) -> 
         return find_slot("digits", said) or (said if needed else None)
     for slot, about in (("date", {"date", "day", "when"}), ("name", {"name"})):
         if hints & about and (value := find_slot(slot, said)):
-            return value
+            at = said.casefold().find(value.casefold())
+            return said[at : at + len(value)] if at >= 0 else value
     return said if needed else None
 
 

@@ -1,0 +1,162 @@
+"""Voice-agent frameworks that others wrote, each in a spoken conversation with our `/v1/realtime` on real audio."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from agents import function_tool
+from agents.realtime import RealtimeAgent, RealtimeRunner
+from livekit import rtc
+from livekit.agents import llm
+from livekit.plugins import openai
+from openai.types.realtime.realtime_audio_input_turn_detection import ServerVad
+
+from .conftest import Speech
+from .house import KEY, ServedHouse
+
+HOURS = "We are open from nine to five."
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_openai_agents(house: ServedHouse, speech: Speech) -> None:
+    asked: list[str] = []
+
+    @function_tool
+    def opening_hours(day: str) -> str:
+        """Tells the opening hours of a day."""
+        asked.append(day)
+        return HOURS
+
+    agent = RealtimeAgent(name="desk", instructions="You answer the phone.", tools=[opening_hours])
+    runner = RealtimeRunner(agent)
+    config: Any = {
+        "url": f"{house.socket_url}?model=support",
+        "api_key": KEY,
+        "initial_model_settings": {"turn_detection": {"type": "server_vad", "silence_duration_ms": 400}},
+    }
+    session = await runner.run(model_config=config)
+    async with session, asyncio.timeout(30):
+        await session.send_audio(speech("invoice"))
+        heard, words = 0, set[tuple[str, str]]()
+        async for event in session:
+            assert event.type != "error", event
+            heard += len(event.audio.data) if event.type == "audio" else 0
+            if event.type == "history_updated":
+                words |= _said(event.history)
+            if heard > 24_000 and {role for role, _ in words} == {"user", "assistant"}:
+                break
+        assert any(role == "user" and "invoice" in text.lower() for role, text in words), words
+        assert any(role == "assistant" and "order number" in text for role, text in words), words
+
+        await session.send_message("What are the opening hours on Monday?")
+        async for event in session:
+            assert event.type != "error", event
+            if event.type == "tool_end":
+                assert event.output == HOURS
+            if event.type == "history_updated" and ("assistant", HOURS) in _said(event.history):
+                break
+    assert asked and "Monday" in asked[0]
+
+
+def _said(history: list[Any]) -> set[tuple[str, str]]:
+    parts = ((item.role, part) for item in history if item.type == "message" for part in item.content)
+    return {(role, text) for role, part in parts if (text := getattr(part, "transcript", None))}
+
+
+async def test_livekit(house: ServedHouse, speech: Speech) -> None:
+    async with aiohttp.ClientSession() as http:
+        model = openai.realtime.RealtimeModel(
+            model="support",
+            base_url=f"{house.url}/v1",
+            api_key=KEY,
+            http_session=http,
+            turn_detection=ServerVad(type="server_vad", silence_duration_ms=400),
+        )
+        session = model.session()
+        errors: list[Any] = []
+        said: list[Any] = []
+        began: asyncio.Queue[Any] = asyncio.Queue()
+        session.on("error", errors.append)
+        session.on("generation_created", began.put_nowait)
+        session.on("input_audio_transcription_completed", said.append)
+        try:
+            async with asyncio.timeout(30):
+                # Its own item IDs are kept and echoed, else this waits for ever.
+                context = llm.ChatContext.empty()
+                context.add_message(role="system", content="You answer the phone.")
+                await session.update_chat_ctx(context)
+                greeting = await session.generate_reply(instructions="Greet the caller.")  # by the echo of metadata
+                assert greeting.user_initiated
+                assert await _words(greeting) == ("Hello.", True)
+                began.get_nowait()
+
+                pcm = speech("invoice")
+                for at in range(0, len(pcm), 4_800):
+                    piece = pcm[at : at + 4_800]
+                    session.push_audio(rtc.AudioFrame(piece, 24_000, 1, len(piece) // 2))
+                answer = await began.get()
+                assert not answer.user_initiated
+                text, sounded = await _words(answer)
+                assert "order number" in text and sounded
+                while not any("invoice" in event.transcript.lower() for event in said):
+                    await asyncio.sleep(0.01)
+                messages = [item for item in session.chat_ctx.items if item.type == "message"]
+                assert [message.role for message in messages] == ["system", "assistant", "user", "assistant"]
+                session.truncate(
+                    message_id=messages[-1].id, modalities=["audio"], audio_end_ms=500, audio_transcript="Of course."
+                )
+                await session.generate_reply(instructions='Say "Take your time."')
+        finally:
+            await session.aclose()
+            await model.aclose()
+        assert errors == []
+
+
+async def _words(generation: Any) -> tuple[str, bool]:
+    """A generation's text, and whether it sounded."""
+    text, samples = "", 0
+    async for message in generation.message_stream:
+        async for delta in message.text_stream:
+            text += str(delta)
+        async for frame in message.audio_stream:
+            samples += frame.samples_per_channel
+    return text.strip(), samples > 2_400
+
+
+async def test_openai_agents_for_javascript(
+    npm_packages: Path, house: ServedHouse, speech: Speech, tmp_path: Path
+) -> None:
+    file = tmp_path / "speech.pcm"
+    await asyncio.to_thread(file.write_bytes, speech("invoice"))
+    environment = {
+        **os.environ,
+        "PACKAGES": str(npm_packages),
+        "URL": f"{house.socket_url}?model=support",
+        "KEY": KEY,
+        "SPEECH": str(file),
+    }
+    program = await asyncio.create_subprocess_exec(
+        "node",
+        str(Path(__file__).parent / "agents_realtime.mjs"),
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(40):
+            out, errors = await program.communicate()
+    finally:
+        if program.returncode is None:
+            program.kill()
+            await program.wait()
+    assert program.returncode == 0, errors.decode()
+    told = json.loads(out.splitlines()[-1])
+    assert told["errors"] == [] and told["sound"] > 24_000
+    assert told["asked"] == ["Monday"]
+    assert any(line.startswith("user") and "invoice" in line.lower() for line in told["said"]), told
