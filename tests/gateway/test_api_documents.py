@@ -39,6 +39,17 @@ async def test_the_openapi_document_is_valid(client: TestClient) -> None:
     assert len(operations) == len(set(operations)) > 40
 
 
+async def test_the_openapi_document_tells_headers_forms_and_every_media_type(client: TestClient) -> None:
+    paths = (await (await client.get("/openapi.json")).json())["paths"]
+    enqueue = paths["/api/v1/openai-realtime/{flowId}/queue/enqueue"]["post"]
+    assert [one["name"] for one in enqueue["parameters"] if one["in"] == "header"] == ["Idempotency-Key"]
+    predict = paths["/api/v1/prediction/{flowId}"]["post"]
+    assert set(predict["requestBody"]["content"]) == {"application/json", "multipart/form-data"}
+    assert set(predict["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
+    rows = paths["/api/v1/executions"]["get"]["responses"]["200"]["content"]
+    assert set(rows) == {"application/json", "application/x-ndjson"}
+
+
 async def test_the_asyncapi_document_describes_both_sockets(client: TestClient) -> None:
     document = await (await client.get("/asyncapi.json")).json()
     assert document["asyncapi"] == "3.0.0"
@@ -53,6 +64,8 @@ async def test_the_asyncapi_document_describes_both_sockets(client: TestClient) 
     for operation in document["operations"].values():
         channel = follow(document, operation["channel"]["$ref"])
         assert {one["$ref"].rpartition("/")[2] for one in operation["messages"]} <= set(channel["messages"])
+    titles = {one["title"] for one in document["components"]["messages"].values()}
+    assert titles >= {"offer", "state", "lost", "token", "turnEnd", "hello", "accept", "question", "assetsChanged"}
     assert document["components"]["schemas"]["AssetsChanged"]["properties"]["type"]["enum"] == ["assetsChanged"]
 
 

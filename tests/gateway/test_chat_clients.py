@@ -157,6 +157,28 @@ async def test_a_form_with_too_large_files(make_services: Any, aiohttp_client: A
         assert (reply.status, (await reply.json())["maxBytes"]) == (413, 1_000)
 
 
+@pytest.mark.parametrize(
+    ("media_type", "body", "statuses"),
+    [
+        ("application/json", b"{}", (400, 415)),
+        ("multipart/form-data", b"x", (400, 400)),
+        ("multipart/form-data; boundary=b", b"", (400, 400)),
+        ("multipart/form-data; boundary=b", b"nothing of a form", (400, 400)),
+        ("multipart/form-data; boundary=b", b"--b\r\nContent-Disposition: form-data; filename=a\r\n", (415, 415)),
+        ("multipart/form-data; boundary=b", b"--b\r\nbroken\r\n\r\nx\r\n--b--\r\n", (400, 400)),
+        ("multipart/form-data; boundary=b", b"--b\r\nContent-Transfer-Encoding: x\r\n\r\nx\r\n--b--\r\n", (400, 400)),
+        ("multipart/form-data; boundary=" + "b" * 100, b"--b--", (400, 400)),
+    ],
+)
+async def test_a_broken_form_is_the_clients_fault(
+    guarded: TestClient, media_type: str, body: bytes, statuses: tuple[int, int]
+) -> None:
+    for path, status in zip((URL, "/api/v1/attachments/echo/s"), statuses, strict=True):
+        reply = await guarded.post(path, data=body, headers={**KEY, "Content-Type": media_type})
+        assert reply.status == status, await reply.text()
+        assert (await reply.json())["detail"]
+
+
 async def test_ratings_and_leads_are_bounded(
     parts: Services, client: TestClient, echo_canvas: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,6 +335,8 @@ async def test_a_person_decides_where_a_run_stops(parts: Services, client: TestC
         assert done["text"] == said and done["action"] is None
         assert done["executionId"] == asked["executionId"], "one run, one record"
         row = await parts.executions.get(done["executionId"])
-        assert row is not None and row.state is ExecutionState.FINISHED and len(row.nodes) == 4
+        assert row is not None and row.state is ExecutionState.FINISHED and len(row.nodes) == 3
     refused = await client.post(URL, json={"chatId": "c9", "humanInput": {"type": "maybe"}})
     assert refused.status == 400
+    refused = await client.post(URL, json={"chatId": "c9", "humanInput": {"type": "proceed"}})
+    assert (refused.status, (await refused.json())["code"]) == (409, "not_stopped")

@@ -8,12 +8,10 @@ import msgspec
 from aiohttp import web
 
 from switchroom import __version__
-from switchroom.gateway import kiosk
+from switchroom.gateway.kiosk_frames import FROM_KIOSK, TO_KIOSK
 from switchroom.gateway.notify import AssetsChanged
 from switchroom.gateway.operation import operation
 from switchroom.gateway.reply import json_reply
-
-_FROM_KIOSK = (kiosk.Hello, kiosk.Accept, kiosk.Refuse, kiosk.Ping, kiosk.Question, kiosk.Complete)
 
 
 def routes() -> list[web.RouteDef]:
@@ -26,19 +24,18 @@ async def asyncapi(request: web.Request) -> web.Response:
 
 
 def document() -> dict[str, Any]:
-    types = (AssetsChanged, *_FROM_KIOSK)
+    types = (AssetsChanged, *FROM_KIOSK, *TO_KIOSK)
     _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     messages = {
-        kind.__name__: {"name": kind.__name__, "contentType": "application/json",
-                        "payload": {"$ref": f"#/components/schemas/{kind.__name__}"}}
+        kind.__name__: {
+            "name": kind.__name__,
+            "title": schemas[kind.__name__]["properties"]["type"]["enum"][0],
+            "contentType": "application/json",
+            "payload": {"$ref": f"#/components/schemas/{kind.__name__}"},
+        }
         for kind in types
-    }  # fmt: skip
-    # What goes to a kiosk carries the call's form and the agent's events; only its tag is the same everywhere.
-    messages["ToKiosk"] = {
-        "name": "ToKiosk",
-        "contentType": "application/json",
-        "payload": {"type": "object", "required": ["type"], "properties": {"type": {"type": "string"}}},
     }
+    from_kiosk, to_kiosk = ([kind.__name__ for kind in kinds] for kinds in (FROM_KIOSK, TO_KIOSK))
     return {
         "asyncapi": "3.0.0",
         "info": {"title": "Switchroom sockets", "version": __version__},
@@ -62,14 +59,14 @@ def document() -> dict[str, Any]:
                 "title": "Operator kiosk",
                 "description": "A kiosk takes calls of a flow.",
                 "parameters": {"flowId": {"description": "The flow whose calls it takes"}},
-                "messages": _references("ToKiosk", *(kind.__name__ for kind in _FROM_KIOSK)),
+                "messages": _references(*to_kiosk, *from_kiosk),
                 "bindings": {"ws": {"method": "GET"}},
             },
         },
         "operations": {
             "tellChanges": _operation("send", "notify", "AssetsChanged"),
-            "tellKiosk": _operation("send", "kiosk", "ToKiosk"),
-            "hearKiosk": _operation("receive", "kiosk", *(kind.__name__ for kind in _FROM_KIOSK)),
+            "tellKiosk": _operation("send", "kiosk", *to_kiosk),
+            "hearKiosk": _operation("receive", "kiosk", *from_kiosk),
         },
         "components": {"schemas": schemas, "messages": messages},
     }

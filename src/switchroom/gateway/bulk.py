@@ -16,6 +16,7 @@ from switchroom.access import Scope
 from switchroom.errors import BadInput, Fault, SwitchroomError, TooMany
 from switchroom.gateway.bulk_lines import CsvLines, JsonLines, Line
 from switchroom.gateway.enqueue import accept_decoded, require_realtime
+from switchroom.gateway.enqueue_body import IDEMPOTENCY_KEY
 from switchroom.gateway.operation import operation
 from switchroom.gateway.queue import BASE
 from switchroom.gateway.reply import bad_parameter, query_int
@@ -73,6 +74,7 @@ def routes() -> list[web.RouteDef]:
         "firstLine": (int, "number of the first line sent (of CSV: after its header), to go on with a file"),
         "answers": (str, "`all` (default) or `errors`: only the lines that were refused, and the last one"),
     },
+    headers=IDEMPOTENCY_KEY,
     errors=(400, 404, 409, 413, 415),
 )
 async def enqueue_bulk(request: web.Request) -> web.StreamResponse:

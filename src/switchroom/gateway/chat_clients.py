@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from aiohttp import BodyPartReader, hdrs, web
+from aiohttp import hdrs, web
 
 from switchroom.access import Scope
 from switchroom.engine import Flow
@@ -16,13 +17,14 @@ from switchroom.gateway.operation import operation
 from switchroom.gateway.public import chat_flow
 from switchroom.gateway.reply import invalid_body, json_reply, query_int, rfc3339
 from switchroom.gateway.services import services
-from switchroom.gateway.uploads import file_text
-from switchroom.http_problems import read_json, too_large
+from switchroom.gateway.uploads import file_text, form_parts, media_type
+from switchroom.http_problems import read_json
 from switchroom.ids import new_uuid
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 MAX_LIMIT = 1_000
+Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)]
 _FORM_INPUTS = ("startInputType", "formTitle", "formDescription", "formInputTypes")
 _NO_UPLOADS: dict[str, Any] = {
     "isSpeechToTextEnabled": False,
@@ -182,7 +184,8 @@ async def change_rating(request: web.Request) -> web.Response:
     "The newest ratings of a flow (the ID is the flow's)",
     tag="chat clients",
     replies={200: list[Rating]},
-    query={"limit": (int, f"At most {MAX_LIMIT}")},
+    query={"limit": (Limit, "How many; 100 unless told")},
+    errors=(400,),
 )
 async def ratings(request: web.Request) -> web.Response:
     limit = query_int(request, "limit", 100, lowest=1, highest=MAX_LIMIT)
@@ -213,7 +216,8 @@ async def add_lead(request: web.Request) -> web.Response:
     "The newest contacts that a flow's chat was given",
     tag="chat clients",
     replies={200: list[Lead]},
-    query={"limit": (int, f"At most {MAX_LIMIT}")},
+    query={"limit": (Limit, "How many; 100 unless told")},
+    errors=(400,),
 )
 async def leads(request: web.Request) -> web.Response:
     limit = query_int(request, "limit", 100, lowest=1, highest=MAX_LIMIT)
@@ -224,30 +228,20 @@ async def leads(request: web.Request) -> web.Response:
     Scope.RUN,
     "The text of files, to be sent with the next question (multipart `files`)",
     tag="chat clients",
+    files=True,
     replies={200: list[FileText]},
     errors=(400, 404, 413, 415),
     public_flows=True,
 )
 async def attach(request: web.Request) -> web.Response:
     await chat_flow(request, request.match_info["flow_id"])
-    left = most = services(request).max_upload_bytes
     found: list[FileText] = []
-    try:
-        reader = await request.multipart()
-        while (part := await reader.next()) is not None:
-            if not isinstance(part, BodyPartReader) or part.filename is None:
-                continue
-            data = bytearray()
-            while chunk := await part.read_chunk(65_536):
-                left -= len(chunk)
-                if left < 0:
-                    raise too_large(most)
-                data += chunk
-            mime = part.headers.get(hdrs.CONTENT_TYPE, "application/octet-stream").partition(";")[0].strip()
-            text = await file_text(bytes(data), part.filename, mime, f"/files/{len(found)}")
-            found.append(FileText(part.filename, mime, len(data), text))
-    except ValueError as error:
-        raise BadInput(f"The form cannot be read: {error}.") from error
+    async with contextlib.aclosing(form_parts(request, services(request).max_upload_bytes)) as parts:
+        async for part, data in parts:
+            if part.filename is not None:
+                mime = media_type(part)
+                text = await file_text(data, part.filename, mime, f"/files/{len(found)}")
+                found.append(FileText(part.filename, mime, len(data), text))
     if not found:
         raise BadInput("The form has no file.", faults=[Fault("is required", "/files")])
     return json_reply(found)

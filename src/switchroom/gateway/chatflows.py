@@ -173,7 +173,10 @@ async def create_flow(request: web.Request) -> web.Response:
     "List flows; with `page` or `limit` as `{data, total}`",
     tag="flows",
     replies={200: list[FlowView]},
-    query={"page": (int, "From 1"), "limit": (int, f"Flows a page, at most {MAX_LIMIT}")},
+    query={
+        "page": (Annotated[int, msgspec.Meta(ge=1, le=1_000_000)], "From 1"),
+        "limit": (Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)], "Flows a page"),
+    },
     errors=(400,),
 )
 async def list_flows(request: web.Request) -> web.Response:

@@ -11,7 +11,7 @@ from aiohttp import hdrs, web
 from switchroom.access import Scope
 from switchroom.compact import CompactGraph, compact_canvas, content_hash, json_schema, to_json, to_msgpack
 from switchroom.errors import BadInput, Fault
-from switchroom.gateway.operation import operation
+from switchroom.gateway.operation import IF_NONE_MATCH, operation
 from switchroom.gateway.reply import bad_parameter, not_modified
 from switchroom.gateway.services import known_flow, services
 from switchroom.http_problems import read_json
@@ -44,7 +44,8 @@ def routes() -> list[web.RouteDef]:
     "The compact graph of a stored flow or of a canvas in the body",
     tag="flows",
     body=CompactBody,
-    replies={200: CompactGraph, 304: None},
+    replies={200: (CompactGraph, _MEDIA_TYPES["msgpack"]), 304: None},
+    headers=IF_NONE_MATCH,
     errors=(400, 404, 413, 422),
 )
 async def compact(request: web.Request) -> web.Response:
@@ -69,8 +70,9 @@ async def compact(request: web.Request) -> web.Response:
     Scope.FLOWS_READ,
     "The compact graph of a stored flow",
     tag="flows",
-    replies={200: CompactGraph, 304: None},
+    replies={200: (CompactGraph, _MEDIA_TYPES["msgpack"]), 304: None},
     query={"format": (Format, "`json` or `msgpack`; else `Accept` decides")},
+    headers=IF_NONE_MATCH,
     errors=(400, 404),
 )
 async def compact_stored(request: web.Request) -> web.Response:

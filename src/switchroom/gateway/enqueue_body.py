@@ -24,6 +24,12 @@ MAX_SKILLS = 32
 MAX_SKILL = 64
 MAX_URL = 2_048
 MAX_KEY = 255
+IDEMPOTENCY_KEY = {
+    "Idempotency-Key": (
+        Annotated[str, Meta(min_length=1, max_length=MAX_KEY, pattern="^[\\x20-\\x7e]+$")],
+        "Of this request: sent again, it gives the first one's task and queues nothing",
+    )
+}
 
 _canonical = msgspec.json.Encoder(order="deterministic")
 

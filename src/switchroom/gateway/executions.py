@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from aiohttp import hdrs, web
@@ -115,7 +115,7 @@ def routes() -> list[web.RouteDef]:
     Scope.RECORDS_READ,
     "List records, newest first; `format=ndjson` streams every match, one row a line",
     tag="executions",
-    replies={200: ExecutionPage},
+    replies={200: (ExecutionPage, "application/x-ndjson")},
     query={
         "id": (str, "One record"),
         "agentflowId": (str, "Records of one flow"),
@@ -124,9 +124,9 @@ def routes() -> list[web.RouteDef]:
         "state": (ExecutionState, "Records in this state"),
         "startDate": (str, "Created at or after this time or date"),
         "endDate": (str, "Created at or before this time, or on or before this date"),
-        "page": (int, "From 1"),
-        "limit": (int, f"Rows a page, 10 unless told, at most {MAX_LIMIT}"),
-        "format": (str, "`json` or `ndjson`"),
+        "page": (Annotated[int, msgspec.Meta(ge=1, le=1_000_000)], "From 1"),
+        "limit": (Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)], "Rows a page, 10 unless told"),
+        "format": (Literal["json", "ndjson"], "`json` unless told"),
     },
     errors=(400,),
 )
@@ -197,8 +197,8 @@ async def get_recording(request: web.Request) -> web.StreamResponse:
     Scope.RECORDS_READ,
     "The transcript as WebVTT, Markdown or JSON",
     tag="executions",
-    replies={200: "text/vtt"},
-    query={"format": (str, "`vtt`, `md` or `json` (unless told)")},
+    replies={200: (list[UtteranceView], "text/vtt", "text/markdown")},
+    query={"format": (Literal["json", "vtt", "md"], "`json` unless told")},
     errors=(400, 404),
 )
 async def get_transcript(request: web.Request) -> web.Response:

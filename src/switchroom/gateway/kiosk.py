@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Any
 
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -18,6 +17,25 @@ from switchroom.access import Scope
 from switchroom.engine.events import TurnEnded, TurnFailed
 from switchroom.errors import BadInput, Conflict, SwitchroomError
 from switchroom.gateway.enqueue import require_realtime
+from switchroom.gateway.kiosk_frames import (
+    Accept,
+    Complete,
+    FromKiosk,
+    Hello,
+    Lost,
+    Offer,
+    Ping,
+    Pong,
+    Problem,
+    Question,
+    Ready,
+    Refuse,
+    SessionContext,
+    State,
+    Token,
+    ToKiosk,
+    TurnEnd,
+)
 from switchroom.gateway.kiosk_stream import KioskStream
 from switchroom.gateway.lingering import lingering
 from switchroom.gateway.operation import operation
@@ -26,7 +44,8 @@ from switchroom.gateway.services import Services, known_flow, services
 from switchroom.queue import LeaseLost
 from switchroom.realtime.handover import PING_EVERY_S
 from switchroom.realtime.kiosk import Kiosk
-from switchroom.realtime.kiosk_call import Changed, KioskTools, Lost, Offered, Piece, Told
+from switchroom.realtime.kiosk_call import Changed, KioskTools, Offered, Piece, Told
+from switchroom.realtime.kiosk_call import Lost as Gone
 
 log = logging.getLogger(__name__)
 
@@ -44,50 +63,7 @@ NO_HELLO = 4000
 _KIOSKS = web.AppKey("kiosks", dict[tuple[str, str], web.WebSocketResponse])
 
 
-class HeldCall(msgspec.Struct, rename="camel"):
-    """A call that the kiosk held before its connection was lost."""
-
-    task_id: str
-    token: int
-
-
-class Hello(msgspec.Struct, rename="camel", tag="hello"):
-    """The first frame. `capacity`: calls at once; `held`: calls to go on with."""
-
-    client_id: str
-    skills: list[str] = []
-    capacity: int = 1
-    held: list[HeldCall] = []
-
-
-class Accept(msgspec.Struct, rename="camel", tag="accept"):
-    task_id: str
-
-
-class Refuse(msgspec.Struct, rename="camel", tag="refuse"):
-    task_id: str
-    reason: str = ""
-
-
-class Ping(msgspec.Struct, rename="camel", tag="ping"):
-    """Every 5 s: the callers are still there."""
-
-
-class Question(msgspec.Struct, rename="camel", tag="question"):
-    """What the caller said. While an answer still runs it interrupts it; `heard` is what the caller heard of that."""
-
-    text: str
-    task_id: str | None = None
-    heard: str | None = None
-
-
-class Complete(msgspec.Struct, rename="camel", tag="complete"):
-    task_id: str
-    outcome: str = ""
-    result: Any = None
-
-
-_frame = msgspec.json.Decoder(Hello | Accept | Refuse | Ping | Question | Complete)
+_frame = msgspec.json.Decoder(FromKiosk)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -127,13 +103,12 @@ async def kiosk(request: web.Request) -> web.WebSocketResponse:
                 await before.close(code=REPLACED, message=b"connected again")
             others[name] = socket
             await line.send(
-                {
-                    "type": "ready",
-                    "clientId": hello.client_id,
-                    "capacity": hello.capacity,
-                    "pingEverySeconds": PING_EVERY_S,
-                    "leaseSeconds": parts.kiosk_lease_ms // 1000,
-                }
+                Ready(
+                    client_id=hello.client_id,
+                    capacity=hello.capacity,
+                    ping_every_seconds=PING_EVERY_S,
+                    lease_seconds=parts.kiosk_lease_ms // 1000,
+                )
             )
             work = asyncio.create_task(desk.run({held.task_id: held.token for held in hello.held}))
             work.add_done_callback(line.close_after)
@@ -160,7 +135,7 @@ class _Line:
         self._streams: dict[str, tuple[int, KioskStream]] = {}
         self._closing: asyncio.Task[bool] | None = None
 
-    async def send(self, frame: dict[str, Any]) -> None:
+    async def send(self, frame: ToKiosk) -> None:
         async with asyncio.timeout(SEND_TIMEOUT_S):
             await self.socket.send_str(_encode(frame).decode())
 
@@ -174,12 +149,12 @@ class _Line:
             case Offered():
                 await self.send(_offer(told))
             case Changed():
-                frame = {"type": "state", "taskId": told.task_id, "state": told.state}
-                await self.send(frame | _said(endReason=told.reason, detail=told.detail))
-            case Lost():
+                await self.send(
+                    State(task_id=told.task_id, state=told.state, end_reason=told.reason, detail=told.detail)
+                )
+            case Gone():
                 self._streams.pop(told.task_id, None)
-                frame = {"type": "lost", "taskId": told.task_id}
-                await self.send(frame | _said(state=told.state, reason=told.reason))
+                await self.send(Lost(task_id=told.task_id, state=told.state, reason=told.reason))
             case Piece():
                 await self._piece(told)
 
@@ -188,18 +163,18 @@ class _Line:
         if turn != piece.turn or stream is None:
             stream = KioskStream()
             self._streams[piece.task_id] = (piece.turn, stream)
-        about = {"taskId": piece.task_id, "turn": piece.turn}
+        task_id = piece.task_id
         if piece.event is None:
-            await self.send({"type": "turnEnd", **about, "outcome": "interrupted"})
+            await self.send(TurnEnd(task_id=task_id, turn=piece.turn, outcome="interrupted"))
             return
         if text := stream.feed(piece.event):
-            await self.send({"type": "token", **about, "data": text})
+            await self.send(Token(task_id=task_id, turn=piece.turn, data=text))
         if isinstance(piece.event, TurnEnded | TurnFailed):
             if text := stream.end():
-                await self.send({"type": "token", **about, "data": text})
+                await self.send(Token(task_id=task_id, turn=piece.turn, data=text))
             outcome = piece.event.outcome if isinstance(piece.event, TurnEnded) else "failed"
-            end = {"type": "turnEnd", **about, "outcome": outcome, "activeAgentId": piece.active_agent_id}
-            await self.send(end)
+            active = piece.active_agent_id
+            await self.send(TurnEnd(task_id=task_id, turn=piece.turn, outcome=outcome, active_agent_id=active))
 
 
 async def _hello(line: _Line) -> Hello | None:
@@ -222,7 +197,7 @@ async def _hello(line: _Line) -> Hello | None:
         await line.socket.close(code=NO_HELLO, message=b"no hello")
         return None
     except (msgspec.DecodeError, BadInput) as error:
-        await line.send(_problem("bad_hello", str(error)))
+        await line.send(Problem(code="bad_hello", detail=str(error)))
         await line.socket.close(code=NO_HELLO, message=b"no hello")
         return None
     return hello
@@ -239,14 +214,14 @@ async def _listen(line: _Line, desk: Kiosk) -> None:
             about = getattr(frame, "task_id", None)
             await _do(line, desk, frame)
         except msgspec.DecodeError as error:
-            await line.send(_problem("bad_frame", str(error)))
+            await line.send(Problem(code="bad_frame", detail=str(error)))
         except LeaseLost as error:
-            await line.tell(Lost(task_id=about or "", state=error.state or "", reason=error.end_reason or ""))
+            await line.tell(Gone(task_id=about or "", state=error.state or "", reason=error.end_reason or ""))
         except SwitchroomError as error:
-            await line.send(_problem(error.code, error.detail, about))
+            await line.send(Problem(code=error.code, detail=error.detail, task_id=about))
 
 
-async def _do(line: _Line, desk: Kiosk, frame: Hello | Accept | Refuse | Ping | Question | Complete) -> None:
+async def _do(line: _Line, desk: Kiosk, frame: FromKiosk) -> None:
     match frame:
         case Accept():
             await desk.accept(frame.task_id)
@@ -254,7 +229,7 @@ async def _do(line: _Line, desk: Kiosk, frame: Hello | Accept | Refuse | Ping | 
             await desk.refuse(frame.task_id, frame.reason[:200])
         case Ping():
             await desk.ping()
-            await line.send({"type": "pong", "at": rfc3339(time.time_ns() // 1_000_000)})
+            await line.send(Pong(rfc3339(time.time_ns() // 1_000_000)))
         case Question():
             if not frame.text.strip():
                 raise BadInput("text must not be blank")
@@ -265,21 +240,20 @@ async def _do(line: _Line, desk: Kiosk, frame: Hello | Accept | Refuse | Ping | 
             raise Conflict("this connection said hello already", code="wrong_state")
 
 
-def _offer(told: Offered) -> dict[str, Any]:
+def _offer(told: Offered) -> Offer:
     held, call = told.held, told.held.call
-    return {
-        "type": "offer",
-        "taskId": call.task_id,
-        "flowId": call.flow_id,
-        "ID": call.caller_id,
-        "token": held.token,
-        "attempt": held.attempt,
-        "form": call.form,
-        "state": told.state,
-        "sessionContext": {"sessionId": told.session_id},
-        "priority": call.priority,
-        "deadline": rfc3339(call.answer_by_ms),
-    }
+    return Offer(
+        task_id=call.task_id,
+        flow_id=call.flow_id,
+        caller_id=call.caller_id,
+        token=held.token,
+        attempt=held.attempt,
+        form=call.form,
+        state=told.state,
+        session_context=SessionContext(told.session_id),
+        priority=call.priority,
+        deadline=rfc3339(call.answer_by_ms),
+    )
 
 
 def _tools(parts: Services) -> KioskTools:
@@ -296,11 +270,3 @@ def _tools(parts: Services) -> KioskTools:
 
 def _is_skill(skill: str) -> bool:
     return 0 < len(skill.strip()) <= 64 and not skill.strip().startswith("@") and skill.isprintable()
-
-
-def _said(**words: str) -> dict[str, str]:
-    return {name: word for name, word in words.items() if word}
-
-
-def _problem(code: str, detail: str, task_id: str | None = None) -> dict[str, Any]:
-    return {"type": "error", "code": code, "detail": detail, **({"taskId": task_id} if task_id else {})}

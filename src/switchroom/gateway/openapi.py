@@ -26,6 +26,8 @@ _PATH_PARAMETERS = {
     "endpoint_id": "endpointId",
     "delivery_id": "deliveryId",
 }
+_FILES = {"type": "array", "items": {"type": "string", "contentMediaType": "application/octet-stream"}}
+_FORM = {"multipart/form-data": {"schema": {"type": "object", "required": ["files"], "properties": {"files": _FILES}}}}
 
 
 class ProblemError(msgspec.Struct):
@@ -68,8 +70,9 @@ def document(app: web.Application) -> dict[str, Any]:
     types: list[Any] = [Problem, WebhookMessage]
     for _, _, op, _ in declared:
         if op is not None:
-            types += [t for t in (op.body, *op.replies.values()) if t is not None and not isinstance(t, str)]
-            types += [t for t, _ in op.query.values()]
+            given = [one for kind in (op.body, *op.replies.values()) for one in _several(kind)]
+            types += [kind for kind in given if not isinstance(kind, str)]
+            types += [kind for kind, _ in (*op.query.values(), *op.headers.values())]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     # A type may stand twice in the list (and dict[str, Any] cannot be a key): its place leads to its schema.
     schema_of = {_type_key(kind): schema for kind, schema in zip(types, schemas, strict=True)}
@@ -131,11 +134,16 @@ def _describe(
         + [
             {"name": name, "in": "query", "description": sentence, "schema": schema_of[_type_key(kind)]}
             for name, (kind, sentence) in op.query.items()
+        ]
+        + [
+            {"name": name, "in": "header", "description": sentence, "schema": schema_of[_type_key(kind)]}
+            for name, (kind, sentence) in op.headers.items()
         ],
         "responses": {str(status): _content(kind, schema_of) for status, kind in (op.replies or {200: None}).items()},
     }
-    if op.body is not None:
-        described["requestBody"] = {"required": True, "content": _content(op.body, schema_of)["content"]}
+    if op.body is not None or op.files:
+        content = _content(op.body, schema_of).get("content", {})
+        described["requestBody"] = {"required": True, "content": content | (_FORM if op.files else {})}
     refused = [401, 403] if op.scope is not None else []
     for status in sorted({*op.errors, *refused}):
         problem = {"application/problem+json": {"schema": schema_of[_type_key(Problem)]}}
@@ -150,9 +158,17 @@ def _describe(
 def _content(kind: Any, schema_of: dict[str, dict[str, Any]]) -> dict[str, Any]:
     if kind is None:
         return {"description": "Done"}
-    if isinstance(kind, str):
-        return {"description": "Done", "content": {kind: {}}}
-    return {"description": "Done", "content": {"application/json": {"schema": schema_of[_type_key(kind)]}}}
+    content: dict[str, Any] = {}
+    for one in _several(kind):
+        if isinstance(one, str):
+            content[one] = {}
+        else:
+            content["application/json"] = {"schema": schema_of[_type_key(one)]}
+    return {"description": "Done", "content": content}
+
+
+def _several(kind: Any) -> tuple[Any, ...]:
+    return kind if isinstance(kind, tuple) else () if kind is None else (kind,)
 
 
 def _type_key(kind: Any) -> str:

@@ -13,6 +13,8 @@ from switchroom.access import Scope
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _H = TypeVar("_H", bound=Handler)
 
+IF_NONE_MATCH = {"If-None-Match": (str, "Entity tags (`ETag`) that the client has: if one still holds, 304")}
+
 _OPERATIONS: dict[Callable[..., Any], Operation] = {}
 
 
@@ -20,7 +22,8 @@ _OPERATIONS: dict[Callable[..., Any], Operation] = {}
 class Operation:
     """`scope` None is public; with `public_flows` the handler asks itself (`chat_flow`), since a flow that its owner
     made public needs no key. `body` and the values of `replies` are types that msgspec can describe, or a media type
-    (with a `/`) for what is not JSON, or None. `query` holds `name -> (type, sentence)`."""
+    (with a `/`) for what is not JSON, or a tuple of several of these, or None. `query` and `headers` hold
+    `name -> (type, sentence)`; `files` says that a multipart form with files is taken as well."""
 
     scope: Scope | None
     summary: str
@@ -28,6 +31,8 @@ class Operation:
     body: Any = None
     replies: Mapping[int, Any] = field(default_factory=dict)
     query: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+    headers: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+    files: bool = False
     errors: Sequence[int] = ()
     public_flows: bool = False
     own_check: bool = False
@@ -42,6 +47,8 @@ def operation(
     body: Any = None,
     replies: Mapping[int, Any] | None = None,
     query: Mapping[str, tuple[Any, str]] | None = None,
+    headers: Mapping[str, tuple[Any, str]] | None = None,
+    files: bool = False,
     errors: Sequence[int] = (),
     public_flows: bool = False,
     own_check: bool = False,
@@ -56,6 +63,8 @@ def operation(
             body=body,
             replies=replies or {},
             query=query or {},
+            headers=headers or {},
+            files=files,
             errors=errors,
             public_flows=public_flows,
             own_check=own_check,

@@ -75,7 +75,8 @@ def routes() -> list[web.RouteDef]:
     "Run one turn of a flow; with `streaming: true` as server-sent events. JSON, or multipart with `files`",
     tag="prediction",
     body=Question,
-    replies={200: Answer},
+    files=True,
+    replies={200: (Answer, "text/event-stream")},
     errors=(400, 404, 409, 413, 415, 422, 429, 500, 504),
     public_flows=True,
 )

@@ -16,7 +16,7 @@ from switchroom.errors import BadInput, Fault
 from switchroom.gateway import enqueue_body
 from switchroom.gateway.completing import close_unity, complete_held
 from switchroom.gateway.enqueue import EnqueueReply, accept, require_realtime, seconds
-from switchroom.gateway.operation import operation
+from switchroom.gateway.operation import IF_NONE_MATCH, operation
 from switchroom.gateway.queue_figures import figures_body
 from switchroom.gateway.reply import bad_parameter, json_reply, not_modified, query_int, rfc3339
 from switchroom.gateway.services import PRINCIPAL, known_flow, services
@@ -84,6 +84,7 @@ def routes() -> list[web.RouteDef]:
     "Put a call in a flow's queue",
     tag="queue",
     body=enqueue_body.EnqueueBody,
+    headers=enqueue_body.IDEMPOTENCY_KEY,
     replies={202: EnqueueReply},
     errors=(400, 404, 409, 413, 422, 429),
 )
@@ -105,6 +106,7 @@ async def enqueue(request: web.Request) -> web.Response:
         "cursor": (str, "`nextCursor` of the page before"),
         "wait": (int, "hold the answer up to so many seconds until something changes"),
     },
+    headers=IF_NONE_MATCH,
     errors=(400, 404),
 )
 async def status(request: web.Request) -> web.Response:

@@ -35,6 +35,7 @@ _STALLED_S = 30.0
 _ABORT = "turn-abort"
 LEFT = "The client left before the turn ended."
 STOPPED = "The turn was stopped by a request."
+_NOT_ASKED = frozenset({"not_stopped", "unknown_stop"})
 
 
 class FlowFailed(SwitchroomError):
@@ -45,9 +46,11 @@ class FlowFailed(SwitchroomError):
 
     def __init__(self, detail: str, *, code: str, extra: dict[str, object], status: int) -> None:
         super().__init__(detail, code=code, extra=extra)
+        # Where the request is wrong and not the flow: no model of it takes the upload, or nobody was asked anything.
         if status == 415:
-            # The one thing in which the request is wrong and not the flow: no model of it takes the upload.
             self.status, self.title = status, "Unsupported media type"
+        elif code in _NOT_ASKED:
+            self.status, self.title = 409, "Conflict"
 
 
 class Turn:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
+from collections.abc import AsyncGenerator
 from typing import Any, Literal
 from xml.sax.saxutils import escape, quoteattr
 
 import msgspec
-from aiohttp import BodyPartReader, web
+from aiohttp import BodyPartReader, hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 from charset_normalizer import from_bytes
 
 from switchroom.engine.events import Media
@@ -59,10 +62,18 @@ async def read_uploads(question: str, uploads: list[Upload]) -> tuple[str, list[
     return ("\n".join([*blocks, question]) if blocks else question), media
 
 
-async def multipart_body(request: web.Request, max_bytes: int) -> dict[str, Any]:
-    """A multipart form as the JSON body that it stands for: `files` become uploads. Raises `TooLarge`, `BadInput`."""
-    body: dict[str, Any] = {}
-    uploads: list[dict[str, Any]] = []
+class NotAForm(SwitchroomError):
+    """A body that should be a multipart form: 415."""
+
+    code = "not_a_form"
+    status = 415
+    title = "Unsupported media type"
+
+
+async def form_parts(request: web.Request, max_bytes: int) -> AsyncGenerator[tuple[BodyPartReader, bytes], None]:
+    """The parts of a multipart form, `max_bytes` in all. Raises `NotAForm`, `TooLarge`, `BadInput`."""
+    if request.content_type != "multipart/form-data":
+        raise NotAForm("The body must be a form: `multipart/form-data` with files.")
     left = max_bytes
     try:
         reader = await request.multipart()
@@ -75,25 +86,40 @@ async def multipart_body(request: web.Request, max_bytes: int) -> dict[str, Any]
                 if left < 0:
                     raise too_large(max_bytes)
                 data += chunk
+            yield part, bytes(data)
+    except (ValueError, AssertionError, LookupError, RuntimeError, HttpProcessingError) as error:
+        # All that aiohttp's reader raises over a form that is none.
+        raise BadInput(f"The form cannot be read: {str(error) or type(error).__name__}.") from error
+
+
+async def multipart_body(request: web.Request, max_bytes: int) -> dict[str, Any]:
+    """A multipart form as the JSON body that it stands for: `files` become uploads. Raises as `form_parts`."""
+    body: dict[str, Any] = {}
+    uploads: list[dict[str, Any]] = []
+    async with contextlib.aclosing(form_parts(request, max_bytes)) as parts:
+        async for part, data in parts:
             name = part.name or ""
             if part.filename is not None:
-                mime = part.headers.get("Content-Type", "application/octet-stream").partition(";")[0].strip()
+                mime = media_type(part)
                 if mime.startswith(_MEDIA_TYPES):
                     url = f"data:{mime};base64,{base64.b64encode(data).decode()}"
                     uploads.append({"name": part.filename, "type": "file", "data": url, "mime": mime})
                     continue
-                text = await file_text(bytes(data), part.filename, mime, f"/files/{len(uploads)}")
+                text = await file_text(data, part.filename, mime, f"/files/{len(uploads)}")
                 uploads.append({"name": part.filename, "type": "file:full", "data": text, "mime": mime})
             elif name in _MULTIPART_JSON:
-                body[name] = decoded_json(bytes(data))
+                body[name] = decoded_json(data)
             else:
                 body[name] = data.decode("utf-8", "replace")
-    except ValueError as error:
-        raise BadInput(f"The form cannot be read: {error}.") from error
     if uploads:
         given = body.get("uploads")
         body["uploads"] = [*(given if isinstance(given, list) else []), *uploads]
     return body
+
+
+def media_type(part: BodyPartReader) -> str:
+    """What a part says that it is, without parameters."""
+    return part.headers.get(hdrs.CONTENT_TYPE, "application/octet-stream").partition(";")[0].strip().lower()
 
 
 async def file_text(data: bytes, name: str, mime: str, pointer: str) -> str:

@@ -1,0 +1,141 @@
+"""The frames of a kiosk's socket, JSON texts with a `type`: what it says, and what it is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+__all__ = ["FROM_KIOSK", "TO_KIOSK", "FromKiosk", "ToKiosk"]
+
+
+class HeldCall(msgspec.Struct, rename="camel"):
+    """A call that the kiosk held before its connection was lost."""
+
+    task_id: str
+    token: int
+
+
+class Hello(msgspec.Struct, rename="camel", tag="hello"):
+    """The first frame. `capacity`: calls at once; `held`: calls to go on with."""
+
+    client_id: str
+    skills: list[str] = []
+    capacity: int = 1
+    held: list[HeldCall] = []
+
+
+class Accept(msgspec.Struct, rename="camel", tag="accept"):
+    """Takes an offered call."""
+
+    task_id: str
+
+
+class Refuse(msgspec.Struct, rename="camel", tag="refuse"):
+    """Gives an offered call back: another kiosk may have it."""
+
+    task_id: str
+    reason: str = ""
+
+
+class Ping(msgspec.Struct, rename="camel", tag="ping"):
+    """Every 5 s: the callers are still there."""
+
+
+class Question(msgspec.Struct, rename="camel", tag="question"):
+    """What the caller said. While an answer still runs it interrupts it; `heard` is what the caller heard of that."""
+
+    text: str
+    task_id: str | None = None
+    heard: str | None = None
+
+
+class Complete(msgspec.Struct, rename="camel", tag="complete"):
+    """Ends a call that the kiosk holds."""
+
+    task_id: str
+    outcome: str = ""
+    result: Any = None
+
+
+class Ready(msgspec.Struct, rename="camel", tag="ready", kw_only=True):
+    """The answer to `hello`. Without a ping for `lease_seconds` the calls go to others."""
+
+    client_id: str
+    capacity: int
+    ping_every_seconds: int
+    lease_seconds: int
+
+
+class SessionContext(msgspec.Struct, rename="camel"):
+    session_id: str
+
+
+class Offer(msgspec.Struct, rename="camel", tag="offer", kw_only=True):
+    """A call to accept or refuse before `deadline` (RFC 3339). `token` fences it: kept for `held` and a completion over
+    HTTP. `state` is the caller's state over the flow's own."""
+
+    task_id: str
+    flow_id: str
+    caller_id: str = msgspec.field(name="ID")
+    token: int
+    attempt: int
+    form: dict[str, Any]
+    state: dict[str, Any]
+    session_context: SessionContext
+    priority: int
+    deadline: str | None
+
+
+class State(msgspec.Struct, rename="camel", tag="state", kw_only=True, omit_defaults=True):
+    """A call came to another state; `end_reason` with the end."""
+
+    task_id: str
+    state: str
+    end_reason: str = ""
+    detail: str = ""
+
+
+class Lost(msgspec.Struct, rename="camel", tag="lost", kw_only=True, omit_defaults=True):
+    """The kiosk does not hold this call (any more)."""
+
+    task_id: str
+    state: str = ""
+    reason: str = ""
+
+
+class Token(msgspec.Struct, rename="camel", tag="token", kw_only=True):
+    """A piece of a turn, cut anywhere: a turn's pieces assemble to `{"text", "tool_calls", "error"}`."""
+
+    task_id: str
+    turn: int
+    data: str
+
+
+class TurnEnd(msgspec.Struct, rename="camel", tag="turnEnd", kw_only=True):
+    """A turn is over, with its last piece: `reply` and the engine's other outcomes, `failed`, `interrupted`."""
+
+    task_id: str
+    turn: int
+    outcome: str
+    active_agent_id: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class Pong(msgspec.Struct, tag="pong"):
+    """The answer to a ping, with our time (RFC 3339)."""
+
+    at: str | None
+
+
+class Problem(msgspec.Struct, rename="camel", tag="error", kw_only=True, omit_defaults=True):
+    """A frame that was wrong, or could not be done; the next one is read."""
+
+    code: str
+    detail: str
+    task_id: str | None = None
+
+
+FromKiosk = Hello | Accept | Refuse | Ping | Question | Complete
+ToKiosk = Ready | Offer | State | Lost | Token | TurnEnd | Pong | Problem
+FROM_KIOSK = (Hello, Accept, Refuse, Ping, Question, Complete)
+TO_KIOSK = (Ready, Offer, State, Lost, Token, TurnEnd, Pong, Problem)
