@@ -172,7 +172,7 @@ async def create_flow(request: web.Request) -> web.Response:
     Scope.FLOWS_READ,
     "List flows; with `page` or `limit` as `{data, total}`",
     tag="flows",
-    replies={200: list[FlowView]},
+    replies={200: list[FlowView] | FlowPage},
     query={
         "page": (Annotated[int, msgspec.Meta(ge=1, le=1_000_000)], "From 1"),
         "limit": (Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)], "Flows a page"),
