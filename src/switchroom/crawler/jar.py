@@ -25,6 +25,8 @@ class Jar:
         self._clock = clock
         self._changes: dict[Key, Cookie | None] = {}
         self.cleared: dict[str, int] = {}
+        self.revision = 0
+        """Grows with every change that a site makes."""
         for cookie in cookies:
             self._put(cookie)
 
@@ -79,12 +81,14 @@ class Jar:
         """Take a cookie that a site set."""
         self._put(cookie)
         self._changes[cookie.key] = cookie
+        self.revision += 1
 
     def remove(self, key: Key, host: str) -> None:
         """Delete a cookie because `host` said so."""
         if self._by_domain.get(key[1], {}).pop(key, None) is not None:
             self.cleared[host] = self.cleared.get(host, 0) + 1
             self._changes[key] = None
+            self.revision += 1
 
     def take_changes(self) -> dict[Key, Cookie | None]:
         """What sites changed since the last call."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -32,6 +33,7 @@ EXECUTABLES = (
 PAGE_USES = 200  # then a page is made new: some sites leak
 _QUIET_MS = 150
 _SETTLE_MS = 6000
+_COOKIES_EVERY_S = 1.0
 _LAUNCH_TIMEOUT_S = 30.0
 _HEAVY = [
     "*.png",
@@ -67,20 +69,36 @@ _COUNT_REQUESTS = """
   };
 })();
 """
-# Settled: loaded, nothing asked for, no change of the document for a while, and some text there.
+# Settled: loaded, nothing asked for, no change of the document for a while, and some text there. The page's HTML and
+# its cookies come along: each call of the browser costs the driver some milliseconds of CPU.
 _SETTLED = """
 ([quiet, most]) => new Promise(done => {
   const open = window[Symbol.for('switchroom')] || { n: 0 };
   const begun = performance.now();
   let moved = begun;
-  new MutationObserver(() => { moved = performance.now(); })
-    .observe(document, { subtree: true, childList: true, characterData: true });
+  const watch = new MutationObserver(() => { moved = performance.now(); });
+  watch.observe(document, { subtree: true, childList: true, characterData: true });
   const look = () => {
     const now = performance.now();
     const loaded = document.readyState === 'complete' || now - begun > 3000;
-    const text = ((document.body && document.body.innerText) || '').trim().length;
-    if ((loaded && open.n <= 0 && now - moved >= quiet && text > 0) || now - begun >= most) done(now - begun >= most);
-    else setTimeout(look, 40);
+    const late = now - begun >= most;
+    const still = loaded && open.n <= 0 && now - moved >= quiet;
+    // Not innerText: that would lay the page out. Any words will do that are no script.
+    if (late || (still && /\\S/.test(text()))) {
+      watch.disconnect();
+      done({ url: location.href, html: document.documentElement.outerHTML, cookie: document.cookie, late });
+    } else setTimeout(look, Math.max(20, Math.min(quiet - (now - moved), 60)));
+  };
+  const text = () => {
+    const body = document.body;
+    if (!body) return '';
+    const walk = document.createTreeWalker(body, NodeFilter.SHOW_TEXT);
+    while (walk.nextNode()) {
+      const above = walk.currentNode.parentElement;
+      if (/\\S/.test(walk.currentNode.data) && !/^(SCRIPT|STYLE|NOSCRIPT|TEMPLATE)$/.test(above ? above.tagName : ''))
+        return 'x';
+    }
+    return '';
   };
   look();
 })
@@ -114,6 +132,19 @@ class _Session:
     context: BrowserContext
     slots: asyncio.Queue[_Slot] = field(default_factory=asyncio.Queue)
     sent: dict[tuple[str, str, str], Cookie] = field(default_factory=dict)
+    visible: str | None = None
+    taken_at: float = 0.0
+    jar_revision: int = -1
+    site_sets_cookies: bool = False
+
+    def cookies_may_be_new(self, visible: str) -> bool:
+        """Whether to ask the browser for its cookies: when those that scripts see changed, on sites that set some while
+        they are crawled, else now and then. Asking costs as much CPU as a tenth of a page."""
+        now = time.monotonic()
+        if not self.site_sets_cookies and visible == self.visible and now - self.taken_at < _COOKIES_EVERY_S:
+            return False
+        self.visible, self.taken_at = visible, now
+        return True
 
 
 def find_chromium(configured: Path | None = None) -> Path | None:
@@ -253,8 +284,10 @@ class RenderSession:
             refused = self._pool.socks.refused if self._pool.socks else 0
             try:
                 async with asyncio.timeout(timeout_s):
-                    rendered = await _visit(session, slot, url, timeout_s, screenshot)
-                    await _take_cookies(session, jar, rendered.url)
+                    await _renew(session, jar, url)
+                    rendered, visible = await _visit(session, slot, url, timeout_s, screenshot)
+                    if session.cookies_may_be_new(visible):
+                        await _take_cookies(session, jar, rendered.url)
             except (TimeoutError, PlaywrightTimeout):
                 await _drop(slot)
                 raise OutboundError(
@@ -282,7 +315,7 @@ class RenderSession:
             return self._session
 
 
-async def _visit(session: _Session, slot: _Slot, url: str, timeout_s: float, screenshot: bool) -> Rendered:
+async def _visit(session: _Session, slot: _Slot, url: str, timeout_s: float, screenshot: bool) -> tuple[Rendered, str]:
     if slot.page is None or slot.page.is_closed() or slot.uses >= PAGE_USES:
         await _drop(slot)
         slot.page = await _new_page(session.context, pictures=screenshot)
@@ -290,12 +323,12 @@ async def _visit(session: _Session, slot: _Slot, url: str, timeout_s: float, scr
     slot.uses += 1
     page = slot.page
     answer: Response | None = await page.goto(url, wait_until="domcontentloaded", timeout=timeout_s * 1000)
-    hurried = False
+    seen: dict[str, Any] = {}
     for _ in range(3):
         if page.url.startswith("chrome-error:"):
             raise PlaywrightError("the page sent itself to an address that could not be reached")
         try:
-            hurried = bool(await page.evaluate(_SETTLED, [_QUIET_MS, _SETTLE_MS]))
+            seen = await page.evaluate(_SETTLED, [_QUIET_MS, _SETTLE_MS])
             break
         except PlaywrightError as error:
             # The page went elsewhere by itself (a client-side redirect): wait for that one.
@@ -305,7 +338,10 @@ async def _visit(session: _Session, slot: _Slot, url: str, timeout_s: float, scr
     picture = b""
     if screenshot:
         picture = await page.screenshot(type="jpeg", quality=60, full_page=True, timeout=timeout_s * 1000)
-    return Rendered(page.url, answer.status if answer is not None else 200, await page.content(), hurried, picture)
+    status = answer.status if answer is not None else 200
+    final, html = str(seen.get("url", page.url)), str(seen.get("html") or await page.content())
+    rendered = Rendered(final, status, html, hurried=bool(seen.get("late", True)), screenshot=picture)
+    return rendered, str(seen.get("cookie", ""))
 
 
 async def _new_page(context: BrowserContext, *, pictures: bool) -> Page:
@@ -361,6 +397,23 @@ async def _give(session: _Session, cookies: list[Cookie]) -> None:
     session.sent = {(c.name, c.domain, c.path): c for c in cookies}
 
 
+async def _renew(session: _Session, jar: Jar, url: str) -> None:
+    """Bring what the site changed over HTTP to the browser: a session that rotates would be lost otherwise."""
+    if session.jar_revision == jar.revision:
+        return
+    session.site_sets_cookies = session.jar_revision >= 0
+    session.jar_revision = jar.revision
+    for cookie in jar.matching(URL(url)):
+        place = (cookie.name, cookie.domain, cookie.path)
+        known = session.sent.get(place)
+        if known is None or known.value != cookie.value:
+            try:
+                await session.context.add_cookies([browser_cookie(cookie)])  # type: ignore[list-item]
+            except PlaywrightError:
+                log.warning("browser refused a cookie", extra={"domain": cookie.host})
+            session.sent[place] = cookie
+
+
 async def _take_cookies(session: _Session, jar: Jar, url: str) -> None:
     """Bring what the site changed in the browser's jar over to ours."""
     host = URL(url).host or ""
@@ -387,6 +440,7 @@ async def _take_cookies(session: _Session, jar: Jar, url: str) -> None:
         if place in session.sent and place not in now:
             del session.sent[place]
             jar.remove(cookie.key, host)
+    session.jar_revision = jar.revision
 
 
 def _translate(error: PlaywrightError, guarded: bool) -> OutboundError:
