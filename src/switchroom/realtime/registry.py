@@ -43,6 +43,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     sdp: str = ""
     tag: str = ""
     """Of the ICE session that a `trickle` belongs to; "" for any."""
+    data: bytes = b""
+    """Of the kind's own form."""
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +59,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     call_id: str = ""
     sdp: str = ""
+    data: bytes = b""
     refusal: Refusal | None = None
 
 
