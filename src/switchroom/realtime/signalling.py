@@ -94,6 +94,20 @@ class SignalClient:
             raise NotFound("no such call", code="unknown_call")
         await self._ask(process_id.decode(), "trickle", call_id=call_id, sdp=fragment, tag=tag)
 
+    async def serve(self, flow_id: str, task_id: str, call_id: str, sdp: str, opening: bytes) -> str:
+        """Begin a served session over WebRTC at the emptiest media process: the answer to the offer. `opening` is
+        `served.opening.packed`. Raises as `offer` does, and `TooMany` without a free line."""
+        process = await self.emptiest()
+        about = {"flow_id": flow_id, "task_id": task_id, "call_id": call_id, "sdp": sdp}
+        return (await self._ask(process.id, "serve", data=opening, **about)).sdp
+
+    async def refer(self, call_id: str, target: str) -> None:
+        """End a call because it goes on elsewhere: `target` is a `tel:` or `sip:` URI. Raises `NotFound`."""
+        process_id = await self._store.call("GET", keys.media_call(call_id))
+        if process_id is None or await registry.look_up(self._store, process_id.decode()) is None:
+            raise NotFound("no such call", code="unknown_call")
+        await self._ask(process_id.decode(), "refer", call_id=call_id, data=target.encode())
+
     async def media(self) -> list[MediaProcess]:
         """The media processes that live now."""
         return await registry.living(self._store)
@@ -108,9 +122,9 @@ class SignalClient:
             raise Unavailable("all media processes are full", code="media_full", retry_after_s=5)
         return min(free, key=lambda process: (process.legs / process.max_legs, process.loop_lag_ms))
 
-    async def _ask(self, process_id: str, kind: str, **about: str) -> Reply:
+    async def _ask(self, process_id: str, kind: str, *, data: bytes = b"", **about: str) -> Reply:
         expires_at_ms = int((time.time() + REPLY_S) * 1000)
-        request = Request(id=uuid.uuid4().hex, kind=kind, expires_at_ms=expires_at_ms, **about)
+        request = Request(id=uuid.uuid4().hex, kind=kind, expires_at_ms=expires_at_ms, data=data, **about)
         await self._store.call("RPUSH", keys.media_inbox(process_id), registry.encode(request))
         answer = await self._store.blocking("BLPOP", keys.media_reply(request.id), str(REPLY_S), timeout_s=REPLY_S + 2)
         if answer is None:
