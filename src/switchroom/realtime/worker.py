@@ -17,7 +17,7 @@ from switchroom.engine.events import Event as EngineEvent
 from switchroom.engine.events import TurnInput
 from switchroom.engine.session import Session
 from switchroom.errors import Conflict, NotFound, SwitchroomError, TooMany, Unavailable
-from switchroom.queue import Call, Feed, Held, Queue
+from switchroom.queue import Call, EndReason, Feed, Held, Queue
 from switchroom.queue import State as QueueState
 from switchroom.realtime import registry
 from switchroom.realtime.audio import Samples
@@ -188,6 +188,15 @@ class MediaWorker:
                 raise NotFound("no such call", code="unknown_call")
             known.leg.trickle(request.sdp, request.tag)
             return Reply(call_id=request.call_id)
+        if request.kind == "serve":
+            sdp = await self._served.offer(
+                request.flow_id, request.task_id, request.call_id, request.sdp, request.data
+            )
+            await self._remember(request.call_id)
+            return Reply(call_id=request.call_id, sdp=sdp)
+        if request.kind == "refer":
+            self._refer(request.call_id, request.data.decode())
+            return Reply(call_id=request.call_id)
         if request.kind != "offer":
             raise Conflict(f"unknown request {request.kind}")
         return await self._offer(request)
@@ -206,9 +215,21 @@ class MediaWorker:
             return leg
 
         call_id = await self.join(request.flow_id, request.task_id, answered)
+        await self._remember(call_id)
+        return Reply(call_id=call_id, sdp=sdp)
+
+    async def _remember(self, call_id: str) -> None:
+        """API nodes find the leg here."""
         life = int(self._settings.max_call_s + self._settings.wait_for_line_s + _AFTER_CALL_S)
         await self._store.call("SET", keys.media_call(call_id), self.id, "EX", life)
-        return Reply(call_id=call_id, sdp=sdp)
+
+    def _refer(self, call_id: str, target: str) -> None:
+        """The call goes on elsewhere: a leg that can carry it there is told, and it ends here."""
+        known = self._legs.get(call_id)
+        if known is None:
+            raise NotFound("no such call", code="unknown_call")
+        known.leg.send_event({"type": "transfer", "number": target})
+        known.session.post(Event(Happened.CONCLUDED, EndReason.TRANSFERRED, f"referred to {target}"))
 
     async def join(
         self,
