@@ -177,6 +177,11 @@ def realtime_secret(digest: str) -> str:
     return f"sr:media:secret:{digest}"
 
 
+def realtime_accepted(flow_id: str, task_id: str) -> str:
+    """String with a life: how the served session of a waiting call is to begin, once its caller joins."""
+    return f"sr:{{{flow_id}}}:accepted:{task_id}"
+
+
 # --- engine: flows -------------------------------------------------------------------------------------------------
 
 
