@@ -37,6 +37,8 @@ class VoiceSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     silence_prompt_text: _Text | None = None
     silence_goodbye_text: _Text | None = None
     failure_text: _Text | None = None
+    read_back: bool | None = None
+    read_back_text: _Text | None = None
     hold_text: _Text | None = None
     hold_next_text: _Text | None = None
     hold_every_s: _Seconds | None = None

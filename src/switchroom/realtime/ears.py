@@ -24,6 +24,7 @@ from switchroom.realtime.stt import Recogniser
 from switchroom.realtime.tts import Voice, load_voice
 from switchroom.realtime.turns.hangover import WINDOW_MS, Cue, Endpointer
 from switchroom.realtime.vad import VAD_RATE, Floats, SileroModel, VoiceDetector
+from switchroom.realtime.whisper import WhisperRecogniser
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +35,20 @@ _MIN_VOICED_WINDOWS = 5
 """Less voice than this (160 ms) is no word: the recogniser, asked, would make one up ("You")."""
 
 
+class SpeechToText(Protocol):
+    """What makes words of an utterance."""
+
+    async def transcribe(self, audio: Floats) -> str:
+        """Text of 16 kHz mono float audio (-1 to 1); empty when nothing was understood."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class SpeechParts:
     """What all calls of a process share: models, and the threads they run in."""
 
-    def __init__(self, silero: SileroModel, recogniser: Recogniser, voice: Voice, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, silero: SileroModel, recogniser: SpeechToText, voice: Voice, pool: ThreadPoolExecutor) -> None:
         self.silero = silero
         self.recogniser = recogniser
         self.voice = voice
@@ -49,7 +60,13 @@ class SpeechParts:
         from switchroom.realtime import models
 
         silero = await asyncio.to_thread(lambda: SileroModel(models.locate(models.SILERO)))
-        recogniser = await Recogniser.load()
+        recogniser = (
+            await WhisperRecogniser.load(
+                settings.whisper_model, sha256=settings.whisper_sha256, language=settings.whisper_language
+            )
+            if settings.ears == "whisper"
+            else await Recogniser.load()
+        )
         await recogniser.transcribe(np.zeros(VAD_RATE, dtype=np.float32))
         voice = CachedVoice(await load_voice(timeout_s=settings.clause_timeout_s))
         voice.warm(settings.prompts)

@@ -89,8 +89,8 @@ def _cache_file() -> Path:
     return Path(base) / "switchroom" / "models.json"
 
 
-def _digest(path: Path) -> str:
-    """SHA-256 of a file, from the cache while size and modification time are the same."""
+def digest(path: Path) -> str:
+    """SHA-256 of a file (blocking), from the cache while size and modification time are the same."""
     stat = path.stat()
     key = f"{path}:{stat.st_size}:{stat.st_mtime_ns}"
     cache_file = _cache_file()
@@ -102,14 +102,14 @@ def _digest(path: Path) -> str:
     if key in cache:
         return cache[key]
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    cache = {k: v for k, v in cache.items() if not k.startswith(f"{path}:")} | {key: digest}
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    cache = {k: v for k, v in cache.items() if not k.startswith(f"{path}:")} | {key: found}
     with suppress(OSError):  # a read-only home only costs the hashing at the next start
         cache_file.parent.mkdir(parents=True, exist_ok=True)
         fresh = cache_file.with_suffix(f".{os.getpid()}")
         fresh.write_text(json.dumps(cache))
         fresh.replace(cache_file)
-    return digest
+    return found
 
 
 def locate(model: Model) -> Path:
@@ -121,7 +121,7 @@ def locate(model: Model) -> Path:
     path = folder / model.path if folder is not None else None
     if path is None or not path.is_file():
         raise Unavailable(f"{model.what} is not installed: {model.command}", code="model_missing")
-    if _digest(path) != model.sha256:
+    if digest(path) != model.sha256:
         raise Unavailable(
             f"{model.what}: {path.name} is not the file that we know (SHA-256 differs)", code="model_changed"
         )

@@ -37,6 +37,9 @@ class Turn:
         """The flow has nothing to add."""
         self.detail = ""
         self.text = ""
+        self.tokens: list[str] = []
+        self.noted: dict[str, str] = {}
+        """Details of the caller's words that the flow keeps, by their names."""
         self.started_at = time.monotonic()
         self.first_token_at: float | None = None
         self.first_audio_at: float | None = None

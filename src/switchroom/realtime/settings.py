@@ -94,6 +94,15 @@ class MediaSettings(TalkSettings):
     speech_threads: int = Field(default=2, ge=1, le=16)
     """Threads for voice detection and resampling; recognition has one of its own."""
 
+    ears: Literal["moonshine", "whisper"] = "moonshine"
+    """What makes words of the caller's voice in the local engine. `whisper` is better on telephone lines and slower; it
+    needs the extra `whisper` and a model of yours."""
+    whisper_model: Path | None = None
+    """Folder of a Whisper model in CTranslate2's format."""
+    whisper_sha256: str = Field(default="", pattern=r"^([0-9a-fA-F]{64})?$")
+    """What the SHA-256 of its `model.bin` must be; empty: not checked."""
+    whisper_language: str = "en"
+
     engine: Literal["local", "openai"] = "local"
     """Who hears and speaks: the models of this machine, or a service that speaks OpenAI's Realtime protocol."""
     openai_url: str = OPENAI_URL

@@ -13,6 +13,7 @@ from switchroom.engine.session import Message, Session
 from switchroom.errors import SwitchroomError
 from switchroom.realtime.minutes import Minutes
 from switchroom.realtime.playout import Playout
+from switchroom.realtime.read_back import noted, read_back
 from switchroom.realtime.running_turn import Turn
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.voice import NodeDone, TurnDone, VoiceEvent
@@ -95,10 +96,12 @@ class Speaker(ABC):
             async for event in events:
                 match event:
                     case Token():
+                        turn.tokens.append(event.text)
                         turn.first_token_at = turn.first_token_at or time.monotonic()
                         for piece in self._sayable(turn, event.text):
                             await turn.pieces.put(piece)
                     case NodeFinished():
+                        turn.noted |= noted(event.output, event.state)
                         self._emit(NodeDone(node=event))
                     case TurnEnded():
                         turn.outcome = event.outcome
@@ -112,6 +115,9 @@ class Speaker(ABC):
             turn.thought = True
         if rest := turn.splitter.flush():
             await turn.pieces.put(rest)
+        values = read_back(turn.noted, "".join(turn.tokens)) if self._settings.read_back else ""
+        if values and turn.outcome == "await_input":
+            await turn.pieces.put(self._settings.read_back_text.replace("{values}", values))
         await turn.pieces.put(None)
 
     async def _speak(self, turn: Turn) -> None:

@@ -63,6 +63,10 @@ class TalkSettings(BaseModel):
     silence_goodbye_text: str = "I cannot hear you, so I will hang up now. Goodbye."
     failure_text: str = "I am sorry, something went wrong on our side. Goodbye."
 
+    read_back: bool = True
+    """Digits, names and addresses that the flow keeps are read back, where its answer does not say them."""
+    read_back_text: str = "I noted: {values}."
+
     hold_text: str = "You are number {place} in line."
     """Said to a caller who waits for a line; empty: nothing."""
     hold_next_text: str = "You are next in line."
