@@ -14,7 +14,7 @@ import pytest
 from switchroom.compact import compact_canvas
 from switchroom.engine import Engine, FlowStore, Session
 from switchroom.engine.custom_tool import CustomTool
-from switchroom.engine.events import Media, NodeFinished, Token, TurnEnded, TurnFailed, TurnInput
+from switchroom.engine.events import HumanAnswer, Media, NodeFinished, Token, TurnEnded, TurnFailed, TurnInput
 from switchroom.engine.providers import Models, ProviderSettings
 
 from .conftest import draw
@@ -182,15 +182,62 @@ async def test_an_agent_does_not_call_tools_for_ever(flows: FlowStore) -> None:
     assert (events[-1].text, len(server.requests)) == ("Enough.", 4)
 
 
-async def test_an_unknown_tool_and_a_missing_store_are_named(flows: FlowStore) -> None:
+async def test_a_missing_store_is_named(flows: FlowStore) -> None:
+    inputs = {"agentKnowledgeDocumentStores": [{"documentStore": "1:papers"}]}
     async with serving(lambda body: Say("x")) as (server, models):
-        for inputs, code, word in (
-            ({"agentTools": [{"agentSelectedTool": "gmail"}]}, "unknown_tool", "`gmail`"),
-            ({"agentKnowledgeDocumentStores": [{"documentStore": "1:papers"}]}, "unknown_store", "`1:papers`"),
-        ):
-            events = await run(flows, models, draw({"s": START, "a": agent(**inputs)}, [("s", "a")]), "Go")
-            assert (events[-1].code, word in events[-1].detail) == (code, True)
-    assert server.requests == []
+        events = await run(flows, models, draw({"s": START, "a": agent(**inputs)}, [("s", "a")]), "Go")
+    assert (events[-1].code, "`1:papers`" in events[-1].detail, server.requests) == ("unknown_store", True, [])
+
+
+async def test_a_model_is_told_that_a_tool_is_missing(flows: FlowStore) -> None:
+    """The flow goes on, and the trace says what was not there. Where no model answers, nobody asks for tools."""
+    canvas = draw({"s": START, "a": agent(agentTools=[{"agentSelectedTool": "gmail"}])}, [("s", "a")])
+
+    def script(body: dict[str, Any]) -> Say:
+        done = body["messages"][-1]["role"] == "tool"
+        return Say("I could not send it.") if done else Say(calls=[("gmail", {"input": "send it"})])
+
+    async with serving(script) as (_server, models):
+        events = await run(flows, models, canvas, "Send it")
+    assert events[-1].text == "I could not send it."
+    told = finished(events, "a").output["usedTools"][0]["toolOutput"]
+    assert "uses the tool `gmail`, which this server does not have. It has: " in told
+    events = await run(flows, Models({}), canvas, "Send it")
+    assert isinstance(events[-1], TurnEnded)
+
+
+async def test_a_flow_is_a_tool(flows: FlowStore) -> None:
+    """Run in the same session, heard by nobody; a person who is asked inside is waited for."""
+    inner = draw(
+        {
+            "s": START,
+            "r": ("directReplyAgentflow", {"directReplyMessage": "Looking for {{ question }}."}),
+            "h": ("humanInputAgentflow", {"humanInputDescription": "Look for {{ question }}?"}),
+            "f": ("customFunctionAgentflow", {"customFunctionJavascriptFunction": "return 'shelf 4'"}),
+        },
+        [("s", "r"), ("r", "h"), ("h", "f", 0)],
+    )
+    await flows.save(inner, flow_id="finder")
+    tool = {
+        "agentSelectedTool": "agentAsTool",
+        "agentSelectedToolConfig": {"selectedAgentflow": "finder", "name": "find it", "description": "Finds things."},
+    }
+    canvas = draw({"s": START, "a": agent(agentTools=[tool])}, [("s", "a")])
+
+    def script(body: dict[str, Any]) -> Say:
+        last = body["messages"][-1]
+        return Say("On " + last["content"]) if last["role"] == "tool" else Say(calls=[("find_it", {"input": "tea"})])
+
+    async with serving(script) as (server, models):
+        session = Session(session_id="s")
+        events = await run(flows, models, canvas, "Where is the tea?", session=session)
+        assert (events[-1].outcome, events[-1].text) == ("stopped", "Look for tea?")
+        assert events[-1].stop.position == "a/tool0.0>h"
+        turn = TurnInput(human=HumanAnswer(type="proceed"))
+        engine = Engine(flows, responder=models)
+        events = [event async for event in engine.run(compact_canvas(canvas), session, turn)]
+    assert (events[-1].outcome, events[-1].text, len(server.requests)) == ("finished", "On shelf 4", 2)
+    assert server.requests[0]["tools"][0]["function"]["description"] == "Finds things."
 
 
 async def test_a_busy_service_is_asked_again(flows: FlowStore) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "Tool",
     "Understood",
     "afresh",
+    "asks_model",
     "no_model_sees",
     "nobody",
 ]
@@ -185,6 +186,12 @@ class Choosing(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     responder: str
     usage: dict[str, Any] = {}
+
+
+def asks_model(responder: Responder, model: str) -> bool:
+    """Whether the responder has a model answer for a node that names this one. One that does not say so itself does."""
+    says = getattr(responder, "asks_model", None)
+    return bool(model) and (bool(says(model)) if says is not None else responder.name != "embedded")
 
 
 class Responder(Protocol):

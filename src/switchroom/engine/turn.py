@@ -23,7 +23,7 @@ from switchroom.engine.custom_tool import CustomTool
 from switchroom.engine.events import Event, HumanAnswer, Media, NodeFinished, NodeStarted, Stop, Token
 from switchroom.engine.flows import Flow
 from switchroom.engine.nodes import RUNNABLE
-from switchroom.engine.nodes.base import Child, Ended, Kit, NodeFault, Question, Result, Step
+from switchroom.engine.nodes.base import Child, Ended, Kit, NodeFault, Parked, Question, Result, Step
 from switchroom.engine.paused import Entry
 from switchroom.engine.region import Region, below
 from switchroom.engine.replay import Replay
@@ -65,6 +65,8 @@ class _Frame(NamedTuple):
     inside: str
     """The key of the step that it is inside of."""
     tools: dict[str, CustomTool]
+    silent: bool = False
+    """What is said inside is heard by nobody: it is a tool's."""
 
 
 def talks_in_loops(graph: CompactGraph) -> bool:
@@ -230,7 +232,7 @@ class Turn:
             limit = _LOOPS_REALTIME if frame.may_wait else _LOOPS_TEXT
         if taken > limit:
             fallback = loop.inputs.get("fallback") or (_GOODBYE if frame.may_wait else "")
-            if fallback:
+            if fallback and not frame.silent:
                 await self._say("", loop.id, render(str(fallback), frame.scope.lookup))
             return "end"
         return "wait" if waits else "jump"
@@ -346,10 +348,17 @@ class Turn:
 
     def _given(self, frame: _Frame, node: Node, key: str, resume_at: list[str] | None) -> Step:
         async def say(text: str) -> None:
-            await self._say(key, node.id, text)
+            if not frame.silent:
+                await self._say(key, node.id, text)
 
         async def nested(flow: Flow, question: str) -> Ended:
             return await self._nested(frame, node, key, flow, question, resume_at or [])
+
+        async def called(flow: Flow, question: str, place: str) -> str:
+            ended = await self._nested(frame, node, key, flow, question, [], tool=f"/{place}")
+            if ended.stays:
+                raise Parked
+            return ended.text
 
         async def children(item: Any, index: int) -> Child:
             return await self._children(frame, node, key, item, index)
@@ -376,12 +385,13 @@ class Turn:
             media=self.media,
             say=say,
             nested=nested,
+            called=called,
             children=children,
             once=once,
         )
 
     async def _nested(
-        self, frame: _Frame, node: Node, key: str, flow: Flow, question: str, resume_at: list[str]
+        self, frame: _Frame, node: Node, key: str, flow: Flow, question: str, resume_at: list[str], *, tool: str = ""
     ) -> Ended:
         if frame.depth + 1 > self._bounds.nesting:
             raise NodeFault(f"Flows are nested deeper than {self._bounds.nesting}.", code="nested_too_deep")
@@ -392,7 +402,7 @@ class Turn:
             question=question,
             variables=merge(outer.variables, flow.settings.variables),
             runtime=outer.runtime,
-            prefix=outer.prefix + node.id + NEST,
+            prefix=outer.prefix + node.id + tool + NEST,
         )
         before = len(self._heard)
         if not resume_at:
@@ -402,7 +412,9 @@ class Turn:
             scope=scope,
             depth=frame.depth + 1,
             ends_call=frame.ends_call and node.id not in frame.graph.ways_on,
-            path=key + NEST,
+            path=key + tool + NEST,
+            may_wait=frame.may_wait and not tool,
+            silent=frame.silent or bool(tool),
             inside=key,
             tools=frame.tools | {tool.name: tool for tool in flow.settings.tools},
         )

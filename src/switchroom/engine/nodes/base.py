@@ -26,6 +26,7 @@ __all__ = [
     "Kit",
     "NodeFault",
     "NodeKind",
+    "Parked",
     "Question",
     "Result",
     "Step",
@@ -80,6 +81,10 @@ class AskPerson(Exception):
         self.question = question
 
 
+class Parked(Exception):
+    """The run waits inside of what was called."""
+
+
 class Child(NamedTuple):
     """What an Iteration's children gave for one item; `stopped`: the run waits inside of them."""
 
@@ -119,7 +124,8 @@ class Step(msgspec.Struct, kw_only=True):
     `media`: the pictures and sounds of this run. `key` names this step within its run, and is
     the same when the run goes on in another process. `past` counts the session's messages before this run; `deadline`
     is the loop's time by which the turn ends. `say` sends a piece of text to the caller; `nested` runs another flow
-    with a question; `children` runs an Iteration's child nodes for one item; `once` runs a
+    with a question; `called` runs one as a tool, with a word that tells this call from the others of the node, heard by
+    nobody (raises Parked where it waits); `children` runs an Iteration's child nodes for one item; `once` runs a
     side effect once.
     """
 
@@ -141,6 +147,7 @@ class Step(msgspec.Struct, kw_only=True):
     media: list[Media]
     say: Callable[[str], Awaitable[None]]
     nested: Callable[[Flow, str], Awaitable[Ended]]
+    called: Callable[[Flow, str, str], Awaitable[str]]
     children: Callable[[Any, int], Awaitable[Child]]
     once: Once
 

@@ -11,12 +11,12 @@ from switchroom.compact.model import Node
 from switchroom.compact.templates import as_text
 from switchroom.engine.events import HumanAnswer
 from switchroom.engine.memory import remembered
-from switchroom.engine.nodes.base import AskPerson, Question, Result, Step, params, update_state
+from switchroom.engine.nodes.base import AskPerson, Parked, Question, Result, Step, params, update_state
 from switchroom.engine.prompt import Prompt
-from switchroom.engine.responder import Answer, Ask, Consent, Intent, Row, Tool, Understood
+from switchroom.engine.responder import Answer, Ask, Consent, Intent, Row, Tool, Understood, asks_model
 from switchroom.engine.retriever import Passage, Passages, passages_of, source_documents
 from switchroom.engine.scope import merge
-from switchroom.engine.tools.registry import search, store_tool, tools_named
+from switchroom.engine.tools.registry import agent_tools, search, store_tool
 
 __all__ = ["Agent", "Llm"]
 
@@ -130,6 +130,8 @@ async def _answer(
     except AskPerson as asked:
         waiting = {"content": asked.question.text, "calledTools": asked.question.calls}
         return Result(waiting, {"question": question}, stop=asked.question)
+    except Parked:
+        return Result(None, {"question": question}, stopped=True)
     if found:
         answer.output["sourceDocuments"] = source_documents(found)
     if asks and question:
@@ -228,9 +230,9 @@ class Agent:
         tools: list[Tool] = []
         found: list[Passage] = []
         known = [row for row in (*declared.stores, *declared.vectors) if row.store]
-        if declared.model:
+        if asks_model(step.responder, declared.model):
             for used in declared.tools:
-                tools += tools_named(step, used.tool, used.config, approve=used.approve)
+                tools += await agent_tools(step, used.tool, used.config, approve=used.approve)
             for row in known:
                 tools.append(store_tool(step, row.store, row.name, row.description, found))
         stores = [row.store for row in known]

@@ -126,8 +126,12 @@ class Models:
                 *(
                     ask.once(place := f"tool{number}.{index}", _calling(tools.get(call.name), call, place, verdict))
                     for index, call in enumerate(calls)
-                )
+                ),
+                return_exceptions=True,
             )
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
             for call, result in zip(calls, results, strict=True):
                 used.append({"tool": call.name, "toolInput": _decoded(call.arguments), "toolOutput": result})
                 messages.append({"role": "tool", "tool_call_id": call.id, "content": result})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
@@ -12,22 +13,45 @@ from switchroom.engine.nodes.base import NodeFault, Step
 from switchroom.engine.responder import Tool
 from switchroom.engine.retriever import Passage
 from switchroom.engine.tools.builtin import BUILTIN
+from switchroom.engine.tools.flows import FLOW_TOOLS, flow_tool
 from switchroom.engine.tools.requests import METHODS, request_tool
 from switchroom.errors import NotFound
 
-__all__ = ["call_tool", "search", "store_tool", "told", "tools_named"]
+__all__ = ["agent_tools", "call_tool", "search", "store_tool", "told", "tools_named"]
+
+log = logging.getLogger(__name__)
 
 _PASSAGES = 4
 _MAX_RESULT = 20_000
 
 
-def tools_named(step: Step, name: str, config: dict[str, Any], *, approve: bool = False) -> list[Tool]:
-    """`approve`: a person has to agree to each call. Raises NodeFault for a tool that is not there."""
-    found = _named(step, name, config)
+class UnknownTool(NodeFault):
+    """A flow names a tool that this server does not have."""
+
+    code = "unknown_tool"
+
+
+async def agent_tools(step: Step, name: str, config: dict[str, Any], *, approve: bool) -> list[Tool]:
+    """What an Agent's model may call under this name. `approve`: a person has to agree to each call. A tool that is not
+    there is offered all the same and answers that it is missing: the model does without, and the trace says so."""
+    try:
+        found = await tools_named(step, name, config)
+    except UnknownTool as error:
+        log.warning("a flow's tool is not here", extra={"tool": name, "node_id": step.node.id})
+        found = [_missing(name, error.detail)]
     return [msgspec.structs.replace(tool, approve=True) for tool in found] if approve else found
 
 
-def _named(step: Step, name: str, config: dict[str, Any]) -> list[Tool]:
+def _missing(name: str, detail: str) -> Tool:
+    async def call(given: dict[str, Any], place: str) -> str:
+        raise UnknownTool(detail)
+
+    schema = {"type": "object", "properties": {"input": {"type": "string"}}}
+    return Tool(name=function_name(name), description=f"{name} (not set up on this server)", schema=schema, call=call)
+
+
+async def tools_named(step: Step, name: str, config: dict[str, Any]) -> list[Tool]:
+    """Raises UnknownTool for a tool that is not there."""
     chosen = str(config.get("selectedTool") or config.get("customToolName") or name)
     own = step.tools.get(name) or step.tools.get(chosen)
     if own is not None:
@@ -36,17 +60,19 @@ def _named(step: Step, name: str, config: dict[str, Any]) -> list[Tool]:
         return [request_tool(step, name, config)]
     if name in BUILTIN:
         return [BUILTIN[name](step, config)]
-    known = ", ".join(sorted({*BUILTIN, *METHODS, *step.tools}))
-    raise NodeFault(
+    if name in FLOW_TOOLS:
+        return [await flow_tool(step, name, config)]
+    known = ", ".join(sorted({*BUILTIN, *METHODS, *FLOW_TOOLS, *step.tools}))
+    raise UnknownTool(
         f"`{step.label}` uses the tool `{name}`, which this server does not have. It has: {known}. Define a tool of "
-        "that name in the flow's settings (`tools`), or remove it.",
-        code="unknown_tool",
+        "that name in the flow's settings (`tools`), or remove it."
     )
 
 
 async def call_tool(step: Step, name: str, config: dict[str, Any], given: dict[str, Any]) -> str:
     """For a Tool node, with arguments from templates."""
-    return await tools_named(step, name, config)[0].call(given, "tool")
+    tools = await tools_named(step, name, config)
+    return await tools[0].call(given, "tool")
 
 
 def _custom(step: Step, own: CustomTool) -> Tool:
