@@ -1,4 +1,4 @@
-"""A WebRTC peer connection set up our way. The only file that touches aiortc where its API ends.
+"""A WebRTC peer connection set up our way. With `media_path.py` the only file that touches aiortc where its API ends.
 
 Four things that aiortc 1.16 does not offer: no STUN server unless one is named (its default asks Google), a
 jitter buffer of two frames (its constant four costs 80 ms), 127.0.0.1 as a candidate (aioice leaves it out, so
@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from aioice import Candidate, Connection
 from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection
 from aiortc.jitterbuffer import JitterBuffer
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from switchroom.realtime.settings import IceServer
 
@@ -27,6 +29,21 @@ _JITTER_ATTRIBUTE = "_RTCRtpReceiver__jitter_buffer"
 _DECODER_QUEUE = "_RTCRtpReceiver__decoder_queue"
 _DECODER_THREAD = "_RTCRtpReceiver__decoder_thread"
 _LOOPBACK = "127.0.0.1"
+_OPUS = re.compile(r"a=rtpmap:(\d+) opus/48000/2\r\n(?!a=fmtp:\1)")
+
+
+class SilentTrack(MediaStreamTrack):
+    """Stands for the audio that a `MediaPath` sends: a peer only offers to send what it has a track for."""
+
+    kind = "audio"
+
+    async def recv(self) -> Any:
+        raise MediaStreamError
+
+
+def asking_for_copies(sdp: str) -> str:
+    """A description that lets the other side put copies of lost packets into its Opus (`useinbandfec`, RFC 7587)."""
+    return _OPUS.sub(lambda line: f"{line[0]}a=fmtp:{line[1]} minptime=10;useinbandfec=1\r\n", sdp)
 
 
 def new_peer(ice_servers: Sequence[IceServer] = ()) -> RTCPeerConnection:

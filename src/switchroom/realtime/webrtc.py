@@ -15,17 +15,15 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-import numpy as np
 from aiortc import RTCDataChannel, RTCPeerConnection, RTCSessionDescription
-from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
-from av import AudioFrame, AudioResampler
 
 from switchroom.errors import BadInput, PreconditionFailed, TimedOut, Unprocessable
-from switchroom.realtime.audio import NOTHING, RATE, SILENCE, Framer, Samples
-from switchroom.realtime.peer import close_peer, new_peer, prepare
+from switchroom.realtime import opus
+from switchroom.realtime.audio import RATE, SILENCE, Samples
+from switchroom.realtime.media_path import MediaPath
+from switchroom.realtime.peer import SilentTrack, asking_for_copies, close_peer, new_peer, prepare
 from switchroom.realtime.playout import Playout
 from switchroom.realtime.settings import MediaSettings
-from switchroom.realtime.track import PacedTrack, mono_of
 from switchroom.realtime.trickle import MAX_CANDIDATES, Fragment, ice_tag, read_fragment
 from switchroom.realtime.turn import usable
 from switchroom.realtime.voice import DTMF_KEYS, Listener
@@ -72,15 +70,15 @@ class WebRtcLeg:
         self.gone_cause: Literal["", "hung_up", "dead", "failed"] = ""
         self.events_dropped = 0
         self.frames_received = 0
-        self.track = PacedTrack(self._pull)
+        self.path = MediaPath(self._pull, self._hear)
 
-        self._peer.on("track", self._on_track)
         self._peer.on("datachannel", self._on_channel)
         self._peer.on("connectionstatechange", self._on_state)
 
     async def answer(self, offer_sdp: str) -> str:
         """The answer to an offer. Raises `BadInput` for an SDP that we cannot answer, `TimedOut` when our own
-        addresses cannot be gathered (a STUN or TURN server that does not answer)."""
+        addresses cannot be gathered (a STUN or TURN server that does not answer), `Unavailable` without libopus."""
+        await asyncio.to_thread(opus.load)
         try:
             await self._peer.setRemoteDescription(RTCSessionDescription(sdp=offer_sdp, type="offer"))
         except Exception as error:  # the parser raises what it happens to meet
@@ -88,7 +86,8 @@ class WebRtcLeg:
         audio = [t for t in self._peer.getTransceivers() if t.kind == "audio"]
         if not audio:
             raise BadInput("the SDP offer has no audio", code="bad_sdp")
-        self._peer.addTrack(self.track)
+        self._peer.addTrack(SilentTrack())
+        self.path.attach(self._peer)
         try:
             answer = await self._peer.createAnswer()
             prepare(self._peer, loopback=self._settings.media_loopback)
@@ -101,7 +100,7 @@ class WebRtcLeg:
         self._spawn(self._watch(), "leg-watch")
         sdp = str(self._peer.localDescription.sdp)
         self._tag, self._offered_tag = ice_tag(sdp), ice_tag(offer_sdp)
-        return sdp
+        return asking_for_copies(sdp)
 
     def trickle(self, fragment: str, tag: str) -> None:
         """Take addresses that the caller found after its offer. `tag`: the answer's ICE session, "" for whichever.
@@ -165,6 +164,7 @@ class WebRtcLeg:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         await close_peer(self._peer)
+        self.path.close()
         self._leave("hung_up")
 
     def _pull(self) -> Samples:
@@ -196,9 +196,10 @@ class WebRtcLeg:
         elif state == "failed":
             self._leave("dead" if self.connected.is_set() else "failed")
 
-    def _on_track(self, track: MediaStreamTrack) -> None:
-        if track.kind == "audio":
-            self._spawn(self._receive(track), "leg-receive")
+    def _hear(self, frame: Samples) -> None:
+        self.frames_received += 1
+        if self._listener is not None:
+            self._listener.on_frame(frame)
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
         if channel.label != self._label or self._channel is not None:
@@ -236,26 +237,6 @@ class WebRtcLeg:
             case _ if self._listener is not None:
                 self._listener.on_message(event)
 
-    async def _receive(self, track: MediaStreamTrack) -> None:
-        framer = Framer()
-        resampler = AudioResampler(format="s16", layout="mono", rate=RATE)
-        while True:
-            try:
-                frame = await track.recv()
-            except MediaStreamError:
-                return  # the peer ended its audio; the watch decides whether it is gone
-            assert isinstance(frame, AudioFrame)
-            self._sign_of_life = time.monotonic()
-            if frame.sample_rate == RATE:
-                samples = mono_of(frame)
-            else:  # a caller without Opus: G.711 at 8 kHz
-                pieces = [mono_of(piece) for piece in resampler.resample(frame)]
-                samples = np.concatenate(pieces) if pieces else NOTHING
-            for piece in framer.feed(samples):
-                self.frames_received += 1
-                if self._listener is not None:
-                    self._listener.on_frame(piece)
-
     async def _watch(self) -> None:
         """Our own eye on the peer: connect deadline, pings, silence."""
         try:
@@ -268,7 +249,7 @@ class WebRtcLeg:
         last_ping = 0.0
         while not self.gone.is_set():
             now = time.monotonic()
-            if now - self._sign_of_life > self._settings.dead_peer_s:
+            if now - max(self._sign_of_life, self.path.last_packet_s) > self._settings.dead_peer_s:
                 self._leave("dead")
                 return
             if self._channel is not None and self._on_text is None and now - last_ping >= _PING_S:
