@@ -17,6 +17,7 @@ from switchroom.errors import Forbidden, Unavailable
 from switchroom.http_problems import install_problems
 from switchroom.net import GuardedClient
 from switchroom.sidecar import cookie_routes, job_routes
+from switchroom.sidecar.alerts import Alerts
 from switchroom.sidecar.context import COOKIES, JOBS, SETTINGS, STREAMS, TOOLS
 from switchroom.sidecar.cookies import CookieFile
 from switchroom.sidecar.jobs import Jobs
@@ -55,13 +56,16 @@ def build_sidecar(settings: SidecarSettings, store: Store) -> web.Application:
             per_host=settings.per_host,
             delay_s=settings.delay_s,
         )
-        jobs = Jobs(tools, cookies, at_once=settings.jobs)
+        secret = settings.webhook_secret.get_secret_value() if settings.webhook_secret else None
+        alerts = Alerts(store, client, key=key, secret=secret)
+        jobs = Jobs(tools, cookies, alerts, at_once=settings.jobs)
         app[COOKIES], app[TOOLS], app[JOBS] = cookies, tools, jobs
         await jobs.start()
         if settings.ingest_secret is None:
             log.warning("no ingest secret is set: cookies and jobs are accepted without X-Ingest-Secret")
         yield
         await jobs.stop()
+        await alerts.close()
         await tools.browsers.close()
         await client.close()
 

@@ -17,9 +17,10 @@ from switchroom.crawler.job import FINAL, ExtractMode, JobEvent, JobSpec, Render
 from switchroom.crawler.output import rfc3339_ms
 from switchroom.errors import BadInput, Fault, NotFound, Unprocessable
 from switchroom.http_problems import read_json
-from switchroom.net import GuardedClient, OutboundError
+from switchroom.net import GuardedClient, OutboundError, parse_url
 from switchroom.sidecar.context import JOBS, SETTINGS, STREAMS, TOOLS
 from switchroom.sidecar.jobs import describe
+from switchroom.sidecar.settings import signs
 from switchroom.store import keys
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,8 @@ async def create(request: web.Request) -> web.Response:
             log.info("start cannot be resolved now", extra={"host": parts.host, "cause": error.cause})
     job = await request.app[JOBS].create(spec)
     described = await describe(request.app[TOOLS], job)
+    if spec.webhook and (made := await request.app[JOBS].alerts.keep_secret(job.id, _secret_of(body))) is not None:
+        described["webhookSecret"] = made  # shown this once
     described["ignored"] = sorted(str(name) for name in body if name not in _KNOWN)
     return web.json_response(described, status=202, headers={"Location": f"/crawl/jobs/{job.id}"})
 
@@ -100,10 +103,8 @@ def read_spec(body: dict[str, Any], most_pages: int) -> JobSpec:
     render = _choice(body, ("render",), "auto", ("auto", "always", "never"), faults)
     on_wall = _choice(body, ("on_login_wall", "onLoginWall"), "wait", ("wait", "skip"), faults)
     extract = _choice(body, ("extract",), "page", ("page", "article"), faults)
-    webhook = body.get("webhook") or ""
-    if webhook and (not isinstance(webhook, str) or urls.canonical(webhook) is None):
-        faults.append(Fault("is not an absolute http(s) URL", "/webhook"))
-    options = {name: _flag(body, name, name == "sitemaps", faults) for name in _FLAGS}
+    webhook = _webhook(body, faults)
+    options: dict[str, Any] = {name: _flag(body, name, name == "sitemaps", faults) for name in _FLAGS}
     if faults:
         raise BadInput("The job is not described properly.", faults=faults)
     unique = tuple(dict.fromkeys(starts))
@@ -115,9 +116,32 @@ def read_spec(body: dict[str, Any], most_pages: int) -> JobSpec:
         render=cast(RenderMode, render),
         on_login_wall=cast(Literal["wait", "skip"], on_wall),
         extract=cast(ExtractMode, extract),
-        webhook=str(webhook),
+        webhook=webhook,
         **options,
     )
+
+
+def _webhook(body: dict[str, Any], faults: list[Fault]) -> str:
+    """The URL of `"webhook": "https://..."` or `{"url": ..., "secret": ...}`."""
+    given = body.get("webhook")
+    if given in (None, ""):
+        return ""
+    url = given.get("url") if isinstance(given, dict) else given
+    try:
+        found = str(parse_url(url)) if isinstance(url, str) else ""
+    except OutboundError:
+        found = ""
+    if not found:
+        place = "/webhook/url" if isinstance(given, dict) else "/webhook"
+        faults.append(Fault("is not an absolute http(s) URL", place))
+    if isinstance(given, dict) and (secret := given.get("secret")) is not None and not signs(secret):
+        faults.append(Fault("is not whsec_ and the base64 of 24 to 64 bytes", "/webhook/secret"))
+    return found
+
+
+def _secret_of(body: dict[str, Any]) -> str | None:
+    given = body.get("webhook")
+    return given.get("secret") if isinstance(given, dict) else None
 
 
 def _flag(body: dict[str, Any], name: str, default: bool, faults: list[Fault]) -> bool:

@@ -14,6 +14,7 @@ from switchroom.crawler.patience import patiently
 from switchroom.crawler.runner import Crawl, Outcome
 from switchroom.crawler.tools import Tools
 from switchroom.errors import Conflict, SwitchroomError
+from switchroom.sidecar.alerts import Alerts
 from switchroom.sidecar.cookies import CookieFile
 
 log = logging.getLogger(__name__)
@@ -27,9 +28,10 @@ class Jobs:
     """Runs jobs, `at_once` at most, those that other processes run already among them: a job's pages are shared by all
     that have room for it. `stop()` leaves all resumable."""
 
-    def __init__(self, tools: Tools, cookies: CookieFile, *, at_once: int) -> None:
+    def __init__(self, tools: Tools, cookies: CookieFile, alerts: Alerts, *, at_once: int) -> None:
         self._tools = tools
         self._cookies = cookies
+        self.alerts = alerts
         self._at_once = at_once
         self._running: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
@@ -89,6 +91,8 @@ class Jobs:
                 # Also cookies that another process put into the file, or that came while no sidecar ran.
                 await self.cookies_posted()
                 await self._take_up()
+                for job in await job_store.list_jobs(self._tools.store, limit=1000):
+                    self.alerts.look(job)
             except SwitchroomError as error:
                 log.warning("crawl jobs cannot be looked at now", extra={"code": error.code})
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import re
 from pathlib import Path
@@ -26,13 +27,22 @@ class CrawlSettings(BaseModel):
     delay_s: float = Field(default=0.0, ge=0, le=60, description="least seconds between two requests to one host")
     browser_pages: int = Field(default=2, ge=1, le=32, description="browser pages open at once")
     chromium: Path | None = Field(default=None, description="the browser to start; found on PATH where not set")
+    webhook_secret: SecretStr | None = None
+    """Signs what jobs tell their webhooks (`whsec_` and base64); where not set, each job's own secret does."""
     max_cookie_bytes: int = Field(default=16_777_216, ge=1024, description="largest body of a cookie POST")
     max_pages: int = Field(default=20_000, ge=1, description="largest `max_pages` that a job may ask for")
 
-    @field_validator("encryption_key")
+    @field_validator("encryption_key", "webhook_secret")
     @classmethod
     def _key_not_blank(cls, value: SecretStr | None) -> SecretStr | None:
         return _unless_blank(value)
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _signs(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not signs(value.get_secret_value()):
+            raise ValueError("is not whsec_ and the base64 of 24 to 64 bytes")
+        return value
 
     @field_validator("allow_private")
     @classmethod
@@ -57,6 +67,16 @@ class SidecarSettings(CrawlSettings):
     @classmethod
     def _secret_not_blank(cls, value: SecretStr | None) -> SecretStr | None:
         return _unless_blank(value)
+
+
+def signs(secret: object) -> bool:
+    """Whether this is a signing secret of Standard Webhooks: `whsec_` and the base64 of 24 to 64 bytes."""
+    if not isinstance(secret, str) or not secret.startswith("whsec_"):
+        return False
+    try:
+        return 24 <= len(base64.b64decode(secret.removeprefix("whsec_"), validate=True)) <= 64
+    except ValueError:
+        return False
 
 
 def _unless_blank(value: SecretStr | None) -> SecretStr | None:
