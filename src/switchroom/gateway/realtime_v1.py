@@ -69,8 +69,23 @@ def error_reply(request: web.Request, error: SwitchroomError) -> web.Response:
     return json_reply(body, status=error.status, headers=headers)
 
 
+@operation(
+    Scope.CALLS,
+    "OpenAI's Realtime API over a WebSocket. The key comes in a header, or from a browser as the subprotocol "
+    "`openai-insecure-api-key.KEY` beside `realtime`",
+    tag="realtime",
+    replies={101: None},
+    query={
+        "model": (str, "The flow, by its ID or its name"),
+        "call_id": (str, "A call that runs: a second client of its session, to watch and steer it"),
+        "task_id": (str, "A call that waits in the queue, to talk with its caller's form"),
+        "intent": (str, "`transcription`: what is said is written down, nothing is answered"),
+    },
+    errors=(400, 401, 403, 404, 409, 429, 503, 504),
+    public_flows=True,
+)
 @as_openai
-async def _connect(request: web.Request) -> web.StreamResponse:
+async def connect(request: web.Request) -> web.StreamResponse:
     caller = await caller_of(request)
     protocols = (PROTOCOL,) if PROTOCOL in caller.protocols else ()
     if request.headers.get(hdrs.UPGRADE, "").lower() != "websocket":
@@ -88,23 +103,6 @@ async def _connect(request: web.Request) -> web.StreamResponse:
         await remember(services(request), call_id, process.id)
         ticket = Ticket(kind=SESSION, flow_id=flow.id, task_id=task_id, call_id=call_id, data=data)
         return await pass_on(request, ticket, process=process, protocols=protocols)
-
-
-connect = operation(
-    Scope.CALLS,
-    "OpenAI's Realtime API over a WebSocket. The key comes in a header, or from a browser as the subprotocol "
-    "`openai-insecure-api-key.KEY` beside `realtime`",
-    tag="realtime",
-    replies={101: None},
-    query={
-        "model": (str, "The flow, by its ID or its name"),
-        "call_id": (str, "A call that runs: a second client of its session, to watch and steer it"),
-        "task_id": (str, "A call that waits in the queue, to talk with its caller's form"),
-        "intent": (str, "`transcription`: what is said is written down, nothing is answered"),
-    },
-    errors=(400, 401, 403, 404, 409, 429, 503, 504),
-    public_flows=True,
-)(_connect)
 
 
 class ExpiresAfter(msgspec.Struct, frozen=True):
@@ -127,8 +125,17 @@ class SecretReply(msgspec.Struct, frozen=True):
     session: dict[str, Any]
 
 
+@operation(
+    Scope.CALLS,
+    "A secret for a browser: it opens sessions of one flow, configured beforehand, for ten minutes unless told",
+    tag="realtime",
+    body=SecretBody,
+    replies={200: SecretReply},
+    errors=(400, 401, 403, 404, 409, 413),
+    public_flows=True,
+)
 @as_openai
-async def _create_secret(request: web.Request) -> web.StreamResponse:
+async def create_secret(request: web.Request) -> web.StreamResponse:
     caller = await caller_of(request)
     caller.needs_key()
     try:
@@ -145,17 +152,6 @@ async def _create_secret(request: web.Request) -> web.StreamResponse:
     parts = services(request)
     value, expires_at = await make_secret(parts.store, caller.principal, flow.id, opening.session, seconds)
     return json_reply(SecretReply(value=value, expires_at=expires_at, session=session))
-
-
-create_secret = operation(
-    Scope.CALLS,
-    "A secret for a browser: it opens sessions of one flow, configured beforehand, for ten minutes unless told",
-    tag="realtime",
-    body=SecretBody,
-    replies={200: SecretReply},
-    errors=(400, 401, 403, 404, 409, 413),
-    public_flows=True,
-)(_create_secret)
 
 
 # --- what the other routes share -----------------------------------------------------------------------------------

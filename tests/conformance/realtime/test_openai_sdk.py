@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import pytest_asyncio
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, ConflictError, NotFoundError
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from switchroom.queue import NewCall, Rules
 from switchroom.realtime import g711
 from switchroom.realtime.audio import resample
 
+from .browser import Browser
 from .conftest import Speech
 from .house import KEY, ServedHouse
 
@@ -336,3 +338,100 @@ async def test_refusals_before_the_socket(house: ServedHouse) -> None:
     async with connect(f"{house.socket_url}?model=support", subprotocols=offered) as socket:
         assert socket.subprotocol == "realtime"
         assert json.loads(await socket.recv())["type"] == "session.created"
+
+
+async def test_a_call_over_webrtc_with_a_client_secret_and_a_sideband(house: ServedHouse, speech: Speech) -> None:
+    client = AsyncOpenAI(api_key=KEY, base_url=f"{house.url}/v1", max_retries=0)
+    configured: Any = {
+        "type": "realtime",
+        "model": "support",
+        "audio": {"input": {"transcription": {}, "turn_detection": {"type": "server_vad", "silence_duration_ms": 400}}},
+    }
+    made = await client.realtime.client_secrets.create(
+        session=configured, expires_after={"anchor": "created_at", "seconds": 60}
+    )
+    assert made.value.startswith("ek_") and made.session.audio.input.turn_detection.silence_duration_ms == 400
+    in_browser = AsyncOpenAI(api_key=made.value, base_url=f"{house.url}/v1", max_retries=0)
+    browser = Browser()
+    try:
+        reply = await in_browser.realtime.calls.with_raw_response.create(sdp=await browser.offer())
+        call_id = reply.headers["Location"].rsplit("/", 1)[1]
+        assert reply.http_response.status_code == 201 and call_id.startswith("rtc_")
+        await browser.answered(reply.text)
+        created = await browser.until("session.created")
+        assert created["session"]["audio"]["input"]["turn_detection"]["silence_duration_ms"] == 400
+
+        # The server side of the application watches and steers, with its own key; the browser's secret may not.
+        with pytest.raises(InvalidStatus) as refused:
+            async with in_browser.realtime.connect(call_id=call_id):
+                pass
+        assert refused.value.response.status_code == 403
+        async with client.realtime.connect(call_id=call_id) as connection:
+            side = Sdk(connection)
+            assert (await side.until("session.created")).session.model == "support"
+            await connection.response.create(response={"metadata": {"by": "sideband"}})
+            done = await side.until("response.done")
+            assert done.response.metadata == {"by": "sideband"}
+            await browser.until("output_audio_buffer.stopped")
+            assert browser.heard_at
+            kinds = browser.kinds()
+            assert "response.output_audio.delta" not in kinds
+            order = ("response.created", "output_audio_buffer.started", "output_audio_buffer.stopped")
+            assert [kind for kind in kinds if kind in order] == list(order)
+
+            # Spoken question, spoken answer; the caller interrupts it, and the server cuts the item by itself.
+            pcm = np.frombuffer(speech("invoice"), dtype="<i2").astype(np.int16)
+            since = len(browser.events)
+            browser.speak(await asyncio.to_thread(resample, pcm, 24_000, 48_000))
+            words = await browser.until("conversation.item.input_audio_transcription.completed", since)
+            assert "invoice" in words["transcript"].lower()
+            await browser.until("output_audio_buffer.started", since)
+            await asyncio.sleep(1)
+            since = len(browser.events)
+            browser.speak(await asyncio.to_thread(resample, pcm, 24_000, 48_000))
+            cut = await browser.until("conversation.item.truncated", since)
+            assert 500 < cut["audio_end_ms"] < 2500
+            await browser.until("output_audio_buffer.cleared", since)
+            await client.realtime.calls.hangup(call_id)
+        record = await house.record("support")
+        assert record.end_reason == "completed"
+        assert [line.interrupted for line in record.transcript if line.role == "agent"] == [False, True]
+        assert all(event["event_id"].startswith("event_") for event in browser.events)
+        for event in browser.events:
+            STRICT.validate_python(event)
+    finally:
+        await browser.close()
+        await client.close()
+        await in_browser.close()
+
+
+async def test_waiting_calls_are_accepted_referred_and_rejected(house: ServedHouse) -> None:
+    client = AsyncOpenAI(api_key=KEY, base_url=f"{house.url}/v1", max_retries=0)
+    rules = Rules(lines=8)
+    accepted = await house.queue.enqueue("support", NewCall(form={"ID": "+1", "ticket": "T-1"}), rules)
+    turned_away = await house.queue.enqueue("support", NewCall(form={"ID": "+2"}), rules)
+    await client.realtime.calls.reject(turned_away.task_id, status_code=486)
+    call = await house.queue.get("support", turned_away.task_id)
+    assert call is not None and call.end_reason == "rejected" and "486" in call.detail
+    with pytest.raises(ConflictError):
+        await client.realtime.calls.accept(turned_away.task_id, type="realtime")
+    with pytest.raises(NotFoundError):
+        await client.realtime.calls.hangup("rtc_nobody")
+
+    await client.realtime.calls.accept(accepted.task_id, type="realtime", instructions="You answer the phone.")
+    browser = Browser()
+    try:
+        answer = await house.signals.offer("support", accepted.task_id, await browser.offer())
+        await browser.answered(answer.sdp)
+        async with asyncio.timeout(10):
+            while (call := await house.queue.get("support", accepted.task_id)) is None or call.state != "live":
+                await asyncio.sleep(0.05)
+        async with client.realtime.connect(call_id=accepted.task_id) as connection:
+            side = Sdk(connection)
+            assert (await side.until("session.created")).session.instructions == "You answer the phone."
+        await client.realtime.calls.refer(answer.call_id, target_uri="tel:+14155550123")
+        record = await house.record("support")
+        assert record.end_reason == "transferred" and "tel:+14155550123" in record.detail
+    finally:
+        await browser.close()
+        await client.close()

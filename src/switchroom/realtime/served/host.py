@@ -26,6 +26,7 @@ from switchroom.realtime.served.tools import ServedResponder
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.voice import Transport, VoiceEngine
 from switchroom.realtime.webrtc import WebRtcLeg
+from switchroom.store import Store, keys
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +67,15 @@ class ServedHost:
     """`parts` None: this process has no speech models, and serves none."""
 
     def __init__(
-        self, parts: SpeechParts | None, flows: FlowStore, engine: Engine, settings: MediaSettings, join: Join
+        self,
+        store: Store,
+        parts: SpeechParts | None,
+        flows: FlowStore,
+        engine: Engine,
+        settings: MediaSettings,
+        join: Join,
     ) -> None:
+        self._store = store
         self._parts = parts
         self._flows = flows
         self._engine = engine
@@ -126,6 +134,14 @@ class ServedHost:
         live.engine.greet(client)
         await client.serve(socket)
         return socket
+
+    async def accepted(self, flow_id: str, task_id: str) -> MakeEngine | None:
+        """For a call that was accepted while it waited: a session steered by whoever joins it by `?call_id=` with the
+        task's ID. The caller's own leg speaks no protocol of ours."""
+        raw = await self._store.call("GETDEL", keys.realtime_accepted(flow_id, task_id))
+        if raw is None:
+            return None
+        return self._maker(unpacked(raw), Clients(), task_id, by_events=False, leg=None)
 
     def over(self, call_id: str) -> None:
         """A call has ended."""
