@@ -127,7 +127,7 @@ class MediaWorker:
             make_hold=self._make_hold,
             remember=lambda call: CallMemory(store, call.flow_id, call.task_id),
         )
-        self._served = ServedHost(parts, self._flows, self._engine, settings, self.join)
+        self._served = ServedHost(store, parts, self._flows, self._engine, settings, self.join)
         self.door.on[SESSION] = self._served.serve
         self.door.on[SIDEBAND] = self._served.sideband
         self._sessions: dict[tuple[str, str], CallSession] = {}
@@ -189,9 +189,7 @@ class MediaWorker:
             known.leg.trickle(request.sdp, request.tag)
             return Reply(call_id=request.call_id)
         if request.kind == "serve":
-            sdp = await self._served.offer(
-                request.flow_id, request.task_id, request.call_id, request.sdp, request.data
-            )
+            sdp = await self._served.offer(request.flow_id, request.task_id, request.call_id, request.sdp, request.data)
             await self._remember(request.call_id)
             return Reply(call_id=request.call_id, sdp=sdp)
         if request.kind == "refer":
@@ -274,11 +272,14 @@ class MediaWorker:
             call = await self._waiting_call(*name)
         elif make_engine is not None:
             raise Conflict("the call runs already", code="call_held")
+        at_once = make_engine is not None
+        if running is None and make_engine is None and (make_engine := await self._served.accepted(*name)) is not None:
+            await self._remember(name[1])
         leg = await make_leg()
         try:
             if running is None:
                 held = await self._claim(call)
-                if held is None and make_engine is not None:
+                if held is None and at_once:
                     raise TooMany("all lines of this flow are busy", code="lines_busy", retry_after_s=5)
                 running = self._start(call if held is None else held.call, leg, call_id, held, make_engine)
             else:
@@ -329,6 +330,7 @@ class MediaWorker:
         def over(done: asyncio.Task[None]) -> None:
             self._tasks.discard(done)
             self._sessions.pop(name, None)
+            self._served.over(call.task_id)
             for leg_id in [key for key, one in self._legs.items() if one.session is session]:
                 del self._legs[leg_id]
                 self._served.over(leg_id)
