@@ -32,6 +32,7 @@ from switchroom.gateway import (
     queue_events,
     queue_figures,
     realtime_v1,
+    realtime_v1_calls,
     softphone_page,
     twilio,
     versions,
@@ -72,7 +73,19 @@ def build_gateway(parts: Services) -> web.Application:
     install_passage(app)
     twilio.install_twilio(app)
     app.cleanup_ctx.append(_background)
-    voice = (queue, queue_events, holding, kiosk, queue_figures, bulk, calls, twilio, webhooks, realtime_v1)
+    voice = (
+        queue,
+        queue_events,
+        holding,
+        kiosk,
+        queue_figures,
+        bulk,
+        calls,
+        twilio,
+        webhooks,
+        realtime_v1,
+        realtime_v1_calls,
+    )
     for dialect in (
         *voice,
         compact,
