@@ -69,7 +69,7 @@ class Output:
 
     def has(self, host: str, relative: str) -> bool:
         """Whether a file of a domain's folder is there."""
-        return bool(relative) and os.path.exists(f"{self.folder(host)}/{relative}")  # noqa: PTH110 (once a page)
+        return bool(relative) and (self.folder(host) / relative).is_file()
 
     def remove_page(self, host: str, relative: str) -> None:
         """Take a page out again; one that is gone already is no error."""

@@ -15,7 +15,7 @@ from switchroom.crawler.discover import BATCH, Batch, discover, listed
 from switchroom.crawler.jar import Jar
 from switchroom.crawler.job import JobSpec, PageRecord
 from switchroom.crawler.marks import HostMarks
-from switchroom.crawler.shelf import Change, Shelf
+from switchroom.crawler.shelf import MOVED, Change, Shelf
 from switchroom.crawler.sitemap import Entry, end_of_day_ms
 from switchroom.crawler.tools import Tools
 from switchroom.store import Store, keys
@@ -152,7 +152,8 @@ class Judge:
     def _page(self, page: PageRecord, entry: Entry | None) -> str:
         """Why a page has to be asked for, "" where its sitemap vouches for it."""
         if page.gone_ms:
-            return "gone"
+            # Where it moved to is a page of its own.
+            return "" if page.gone_status == MOVED else "gone"
         lastmod = entry.lastmod if entry is not None else None
         if not lastmod:
             return "unvouched"

@@ -151,7 +151,7 @@ class Reader:
             return reading
         kind = kinds.kind_of(got.content_type, got.body)
         if kind == "html" and got.body:
-            if len(got.body) <= _INLINE_BYTES:
+            if len(got.body) <= _INLINE_BYTES and spec.extract == "page":
                 self._html(reading, asked, got, cookie_cleared, spec)
             else:
                 await asyncio.to_thread(self._html, reading, asked, got, cookie_cleared, spec)

@@ -198,7 +198,7 @@ class Crawl:
             robots = self._hosts.known_robots(url) or await self._hosts.robots(url)
             if not robots.allows(url):
                 return self._skipped(work, "robots")
-            reading = await self._read(url, known=self._to_compare(work), choice=choice)
+            reading = await self._read(url, known=await self._to_compare(work), choice=choice)
             if reading.wall:
                 return await self._walled(work, reading)
             if reading.cause == "logout_link":
@@ -217,12 +217,13 @@ class Crawl:
             log.exception("page broke the crawler", extra={"url": url})
             return self._failed(work, "internal")
 
-    def _to_compare(self, work: Work) -> PageRecord | None:
+    async def _to_compare(self, work: Work) -> PageRecord | None:
         """The reading to compare with at the site. What only a browser sees may change behind the same HTML."""
         before = work.before
         if before is None or not self._spec.conditional or before.rendered:
             return None
-        return before if self._tools.output.has(urls.bare_host(urls.host_of(before.url)), before.file) else None
+        host = urls.bare_host(urls.host_of(before.url))
+        return before if await asyncio.to_thread(self._tools.output.has, host, before.file) else None
 
     async def _read(
         self, url: str, *, anonymous: bool = False, known: PageRecord | None = None, choice: Choice = USE
@@ -262,8 +263,10 @@ class Crawl:
         )
         return Step(done=[(url, Done(record=record, counts={"failed:" + cause: 1}))])
 
-    def _skipped(self, work: Work, cause: str) -> Step:
-        record = PageRecord(url=work.url, outcome="skipped", cause=cause, depth=work.depth, fetched_ms=_now_ms())
+    def _skipped(self, work: Work, cause: str, final: str = "") -> Step:
+        record = PageRecord(
+            url=work.url, outcome="skipped", cause=cause, depth=work.depth, fetched_ms=_now_ms(), final_url=final
+        )
         return Step(done=[(work.url, Done(record=record, counts={"skipped:" + cause: 1}))])
 
     async def _good(self, work: Work, reading: Reading) -> Step:
@@ -287,10 +290,10 @@ class Crawl:
                 self._traps.read(url, page.text)
                 step.closed = self._traps.take_news()
             if page.canonical is not None:
-                final = _same_page(final, page.canonical)
+                final = urls.same_page(final, page.canonical)
         text = page.text if page is not None else reading.markdown
         if final != url and final in self._read_here:
-            return self._skipped(work, "duplicate")
+            return self._skipped(work, "duplicate", final)
         host = urls.bare_host(urls.host_of(final))
         before = work.before if final == url else await sites.site_page(self._tools.store, host, final)
         if before is not None and await self._is_soft_wall(final, text, before, reading):
@@ -482,17 +485,6 @@ class Crawl:
                 cookies = sorted(self._jar.all(), key=lambda cookie: any(host.endswith(cookie.host) for host in ours))
                 self._session = await self._tools.browsers.session(cookies)
             return self._session
-
-
-def _same_page(url: str, canonical: str | None) -> str:
-    """The canonical address where it only tidies the URL (query, slash, index file, scheme), else the URL itself: sites
-    that name their home page as canonical of everything are common."""
-    if canonical is None or canonical == url:
-        return url
-    here, there = URL(url), URL(canonical)
-    same_host = urls.bare_host(urls.host_of(url)) == urls.bare_host(urls.host_of(canonical))
-    tidy = [path.removesuffix("index.html").removesuffix("index.php").rstrip("/") for path in (here.path, there.path)]
-    return canonical if same_host and tidy[0] == tidy[1] else url
 
 
 def _now_ms() -> int:

@@ -27,6 +27,8 @@ from switchroom.store import keys
 LASTMODS_MS = 14 * 86_400_000
 """How long a job's lastmod values are kept."""
 MAX_CHANGES = 20_000
+MOVED = 301
+"""The status of a page that is gone because its address leads to another page."""
 _BATCH = 500
 
 
@@ -118,17 +120,7 @@ class Shelf:
         ]
         changes = await asyncio.to_thread(self._write, host, files, before)
         await sites.keep_site_pages(self._store, host, [file.record for file in files])
-        documents = [
-            Document(
-                key=file.record.url,
-                url=file.record.url,
-                title=file.record.title,
-                text=file.markdown,
-                changed_ms=file.record.fetched_ms,
-            )
-            for file in files
-            if file.markdown
-        ]
+        documents = [_document(file.record, file.markdown) for file in files if file.markdown]
         if documents:
             await self._library.put_many(self.collection(host), documents)
         return changes
@@ -175,11 +167,12 @@ class Shelf:
         for url, one in done:
             record = one.record
             host = urls.bare_host(urls.host_of(url))
-            moved = one.final and one.final != url
+            target = one.final or record.final_url
+            moved = bool(target) and target != url
             if record.outcome in ("kept", "unchanged") and not moved:
                 continue
-            gone = record.cause == "not_found" or bool(moved)
-            if gone and (change := await self._gone(host, url, record, moved=bool(moved))) is not None:
+            gone = record.cause == "not_found" or moved
+            if gone and (change := await self._gone(host, url, record, moved=moved)) is not None:
                 changes.append(change)
             found = sites.Placeholder(
                 found_ms=record.fetched_ms,
@@ -189,7 +182,7 @@ class Shelf:
                 cause="moved" if moved else record.cause,
                 status=record.status,
                 depth=record.depth,
-                leads_to=one.final if moved else "",
+                leads_to=target if moved else "",
             )
             noted.setdefault(host, {})[url] = found
         for host, placeholders in noted.items():
@@ -201,7 +194,7 @@ class Shelf:
         if before is None or before.gone_ms:
             return None
         now_ms = _now_ms()
-        status = 301 if moved else record.status
+        status = MOVED if moved else record.status
         marked = msgspec.structs.replace(before, gone_ms=now_ms, gone_status=status)
         await sites.keep_site_pages(self._store, host, [marked])
         kind: Literal["moved", "gone"] = "moved" if moved else "gone"
@@ -225,6 +218,15 @@ class Shelf:
             for name in (record.file, record.screenshot):
                 if name:
                     self._tools.output.remove_page(host, name)
+
+    async def show(self, host: str, pages: Sequence[PageRecord]) -> int:
+        """Put pages back into the knowledge from their files; returns how many had one."""
+        folder = self._tools.output.folder(host)
+        texts = await asyncio.to_thread(lambda: [_text(folder / page.file) for page in pages])
+        found = [_document(page, body_of(text)) for page, text in zip(pages, texts, strict=True) if text]
+        if found:
+            await self._library.put_many(self.collection(host), found)
+        return len(found)
 
     async def hide(self, host: str, names: Sequence[str]) -> int:
         """Take pages out of the knowledge alone."""
@@ -260,6 +262,16 @@ def _finished(record: PageRecord, before: PageRecord | None, lastmod: str) -> Pa
     same = before is not None and before.content_hash == record.content_hash
     changed_ms = (before.changed_ms or before.fetched_ms) if same and before is not None else record.fetched_ms
     return msgspec.structs.replace(record, lastmod=lastmod, changed_ms=changed_ms, gone_ms=0, gone_status=0)
+
+
+def _document(record: PageRecord, markdown: str) -> Document:
+    return Document(
+        key=record.url,
+        url=record.url,
+        title=record.title,
+        text=markdown,
+        changed_ms=record.changed_ms or record.fetched_ms,
+    )
 
 
 def _text(path: Path) -> str:

@@ -113,3 +113,20 @@ async def forget_site(store: Store, host: str) -> None:
     """Take a whole site out."""
     await store.call("SREM", keys.crawl_sites(), host)
     await store.call("DEL", *(keys.crawl_site(host, part) for part in ("pages", "found", "marks", "meta")))
+
+
+async def sizes(store: Store, host: str) -> tuple[int, int]:
+    """How many good readings a site has, and how many URLs without one."""
+    return int(await store.call("HLEN", keys.crawl_site(host))), int(
+        await store.call("HLEN", keys.crawl_site(host, "found"))
+    )
+
+
+async def is_fresh(store: Store, host: str) -> bool:
+    """Whether the daily run looks at a site."""
+    return bool(await store.call("HGET", keys.crawl_site(host, "meta"), "fresh") != b"0")
+
+
+async def set_fresh(store: Store, host: str, fresh: bool) -> None:
+    """Take a site into the daily run, or leave it out."""
+    await store.call("HSET", keys.crawl_site(host, "meta"), "fresh", "1" if fresh else "0")

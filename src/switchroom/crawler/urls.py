@@ -158,6 +158,17 @@ def bare_host(host: str) -> str:
     return host.lower().removeprefix("www.")
 
 
+def same_page(url: str, canonical: str | None) -> str:
+    """The canonical address where it only tidies the URL (query, slash, index file, scheme), else the URL itself: sites
+    that name their home page as canonical of everything are common."""
+    if canonical is None or canonical == url:
+        return url
+    here, there = URL(url), URL(canonical)
+    same_host = bare_host(host_of(url)) == bare_host(host_of(canonical))
+    tidy = [path.removesuffix("index.html").removesuffix("index.php").rstrip("/") for path in (here.path, there.path)]
+    return canonical if same_host and tidy[0] == tidy[1] else url
+
+
 def _target(url: str) -> str:
     parts = URL(url)
     return f"{parts.path}?{parts.query_string}" if parts.query_string else parts.path

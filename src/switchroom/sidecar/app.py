@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import logging
 from collections.abc import AsyncIterator
+from zoneinfo import ZoneInfo
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -16,10 +17,11 @@ from switchroom.crawler.tools import Tools
 from switchroom.errors import Forbidden, Unavailable
 from switchroom.http_problems import install_problems
 from switchroom.net import GuardedClient
-from switchroom.sidecar import cookie_routes, job_routes
 from switchroom.sidecar.alerts import Alerts
-from switchroom.sidecar.context import COOKIES, JOBS, SETTINGS, STREAMS, TOOLS
+from switchroom.sidecar import cookie_routes, fresh_routes, job_routes, site_routes
+from switchroom.sidecar.context import COOKIES, FRESHNESS, JOBS, SETTINGS, STREAMS, TOOLS
 from switchroom.sidecar.cookies import CookieFile
+from switchroom.sidecar.freshness import Freshness, time_of_day
 from switchroom.sidecar.jobs import Jobs
 from switchroom.sidecar.settings import SidecarSettings
 from switchroom.store import Store
@@ -27,6 +29,7 @@ from switchroom.store import Store
 log = logging.getLogger(__name__)
 
 SECRET_HEADER = "X-Ingest-Secret"  # noqa: S105 (a header's name)
+DAY_MS = 86_400_000
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 
 
@@ -41,6 +44,8 @@ def build_sidecar(settings: SidecarSettings, store: Store) -> web.Application:
     app.router.add_get("/readyz", _readyz)
     app.add_routes(cookie_routes.routes())
     app.add_routes(job_routes.routes())
+    app.add_routes(site_routes.routes())
+    app.add_routes(fresh_routes.routes())
 
     async def lifetime(app: web.Application) -> AsyncIterator[None]:
         key = settings.encryption_key.get_secret_value() if settings.encryption_key else None
@@ -55,15 +60,22 @@ def build_sidecar(settings: SidecarSettings, store: Store) -> web.Application:
             workers=settings.workers,
             per_host=settings.per_host,
             delay_s=settings.delay_s,
+            grace_ms=int(settings.gone_days * DAY_MS),
+            verify_ms=int(settings.verify_days * DAY_MS),
         )
         secret = settings.webhook_secret.get_secret_value() if settings.webhook_secret else None
         alerts = Alerts(store, client, key=key, secret=secret)
         jobs = Jobs(tools, cookies, alerts, at_once=settings.jobs)
-        app[COOKIES], app[TOOLS], app[JOBS] = cookies, tools, jobs
+        at = time_of_day(settings.fresh_at) if settings.fresh_at else None
+        zone = ZoneInfo(settings.fresh_zone) if settings.fresh_zone else None
+        freshness = Freshness(tools, jobs, at=at, zone=zone)
+        app[COOKIES], app[TOOLS], app[JOBS], app[FRESHNESS] = cookies, tools, jobs, freshness
         await jobs.start()
+        freshness.start()
         if settings.ingest_secret is None:
             log.warning("no ingest secret is set: cookies and jobs are accepted without X-Ingest-Secret")
         yield
+        await freshness.stop()
         await jobs.stop()
         await alerts.close()
         await tools.browsers.close()

@@ -13,7 +13,7 @@ from yarl import URL
 
 from switchroom.crawler import job_store, sites, urls
 from switchroom.crawler.frontier import Frontier
-from switchroom.crawler.job import FINAL, ExtractMode, JobEvent, JobSpec, RenderMode
+from switchroom.crawler.job import FINAL, ExtractMode, JobEvent, JobMode, JobSpec, RenderMode
 from switchroom.crawler.output import rfc3339_ms
 from switchroom.errors import BadInput, Fault, NotFound, Unprocessable
 from switchroom.http_problems import read_json
@@ -27,9 +27,10 @@ log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 262_144
 MAX_STARTS = 1000
+MAX_NAME_CHARS = 200
 _KNOWN = frozenset({
     "url", "urls", "domain", "depth", "max_pages", "maxPages", "render", "sitemaps", "on_login_wall", "onLoginWall",
-    "extract", "images", "conditional", "warc", "screenshots", "webhook",
+    "extract", "images", "conditional", "warc", "screenshots", "webhook", "mode", "collection",
 })  # fmt: skip
 _FLAGS = ("sitemaps", "images", "conditional", "warc", "screenshots")
 _BLOCK_MS = 10_000
@@ -103,14 +104,21 @@ def read_spec(body: dict[str, Any], most_pages: int) -> JobSpec:
     render = _choice(body, ("render",), "auto", ("auto", "always", "never"), faults)
     on_wall = _choice(body, ("on_login_wall", "onLoginWall"), "wait", ("wait", "skip"), faults)
     extract = _choice(body, ("extract",), "page", ("page", "article"), faults)
+    mode = _choice(body, ("mode",), "crawl", ("crawl", "discover", "root", "fresh"), faults)
+    collection = body.get("collection", "")
+    if not isinstance(collection, str) or len(collection) > MAX_NAME_CHARS or not collection.isprintable():
+        faults.append(Fault(f"is not a name of at most {MAX_NAME_CHARS} characters", "/collection"))
     webhook = _webhook(body, faults)
     options: dict[str, Any] = {name: _flag(body, name, name == "sitemaps", faults) for name in _FLAGS}
     if faults:
         raise BadInput("The job is not described properly.", faults=faults)
+    options["conditional"] = options["conditional"] or mode == "fresh"
     unique = tuple(dict.fromkeys(starts))
     return JobSpec(
         starts=unique,
         hosts=tuple(dict.fromkeys(urls.bare_host(urls.host_of(start)) for start in unique)),
+        mode=cast(JobMode, mode),
+        collection=str(collection).strip(),
         depth=depth,
         max_pages=max_pages,
         render=cast(RenderMode, render),

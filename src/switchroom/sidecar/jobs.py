@@ -8,7 +8,7 @@ from typing import Any
 
 from switchroom.crawler import job_store
 from switchroom.crawler.frontier import Frontier
-from switchroom.crawler.job import Job, JobEvent, JobSpec, JobState, Waiting
+from switchroom.crawler.job import FINAL, Job, JobEvent, JobSpec, JobState, Waiting
 from switchroom.crawler.output import rfc3339_ms
 from switchroom.crawler.patience import patiently
 from switchroom.crawler.runner import Crawl, Outcome
@@ -56,6 +56,11 @@ class Jobs:
         job = await job_store.create_job(self._tools.store, spec)
         self._wake.set()
         return job
+
+    async def at_work_on(self, host: str) -> bool:
+        """Whether a job that is not over reads this host."""
+        found = await job_store.list_jobs(self._tools.store, limit=1000)
+        return any(host in job.spec.hosts and job.state not in FINAL for job in found)
 
     async def act(self, job_id: str, event: JobEvent) -> Job:
         """`pause`, `resume` or `cancel` a job; `Conflict` where its state does not allow it. Other processes hear of it

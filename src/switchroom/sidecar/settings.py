@@ -6,9 +6,11 @@ import base64
 import ipaddress
 import re
 from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+_TIME = re.compile(r"(?:[01]?\d|2[0-3]):[0-5]\d")
 _HOST = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_.-]{0,252})", re.IGNORECASE)
 
 
@@ -27,6 +29,14 @@ class CrawlSettings(BaseModel):
     delay_s: float = Field(default=0.0, ge=0, le=60, description="least seconds between two requests to one host")
     browser_pages: int = Field(default=2, ge=1, le=32, description="browser pages open at once")
     chromium: Path | None = Field(default=None, description="the browser to start; found on PATH where not set")
+    fresh_at: str | None = Field(
+        default=None, description="when Always Fresh runs each day, like 03:30; never if not set"
+    )
+    fresh_zone: str | None = Field(default=None, description="the time zone of `fresh_at`; the server's own if not set")
+    gone_days: float = Field(default=7.0, ge=0, le=3650, description="days that pages are kept after they are gone")
+    verify_days: float = Field(
+        default=7.0, gt=0, le=3650, description="days for which a sitemap's lastmod is believed that a page is the same"
+    )
     webhook_secret: SecretStr | None = None
     """Signs what jobs tell their webhooks (`whsec_` and base64); where not set, each job's own secret does."""
     max_cookie_bytes: int = Field(default=16_777_216, ge=1024, description="largest body of a cookie POST")
@@ -43,6 +53,23 @@ class CrawlSettings(BaseModel):
         if value is not None and not signs(value.get_secret_value()):
             raise ValueError("is not whsec_ and the base64 of 24 to 64 bytes")
         return value
+
+    @field_validator("fresh_at")
+    @classmethod
+    def _time_of_day(cls, value: str | None) -> str | None:
+        if value and not _TIME.fullmatch(value.strip()):
+            raise ValueError(f"'{value}' is no time of day like 03:30")
+        return value.strip() if value else None
+
+    @field_validator("fresh_zone")
+    @classmethod
+    def _known_zone(cls, value: str | None) -> str | None:
+        if value:
+            try:
+                ZoneInfo(value)
+            except (ZoneInfoNotFoundError, ValueError) as error:
+                raise ValueError(f"'{value}' is no time zone like Europe/Ljubljana") from error
+        return value or None
 
     @field_validator("allow_private")
     @classmethod
