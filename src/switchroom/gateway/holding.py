@@ -3,6 +3,8 @@ completes one. Each names the call and the token of the offer; a late word of a 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import msgspec
@@ -62,10 +64,8 @@ def routes() -> list[web.RouteDef]:
 async def accept(request: web.Request) -> web.Response:
     parts = services(request)
     held = await _hold(request, await _body(request, HoldBody))
-    try:
+    with _still_held():
         await parts.queue.answer(held)
-    except LeaseLost as error:
-        raise told(error) from error
     return _reply(held, State.LIVE)
 
 
@@ -80,10 +80,8 @@ async def accept(request: web.Request) -> web.Response:
 async def refuse(request: web.Request) -> web.Response:
     body = await _body(request, RefuseBody)
     held = await _hold(request, body)
-    try:
+    with _still_held():
         await services(request).queue.refuse(held, body.reason[:200])
-    except LeaseLost as error:
-        raise told(error) from error
     return _reply(held, State.PENDING)
 
 
@@ -99,14 +97,21 @@ async def ping(request: web.Request) -> web.Response:
     """The first ping of an offered call takes it, in case the answer to the offer was lost on its way to us."""
     parts = services(request)
     held = await _hold(request, await _body(request, HoldBody))
-    try:
+    with _still_held():
         if held.call.state is State.OFFERED:
             await parts.queue.answer(held)
         else:
             await parts.queue.heartbeat(held)
+    return _reply(held, State.LIVE)
+
+
+@contextmanager
+def _still_held() -> Iterator[None]:
+    """A hold that was lost meanwhile is answered as a conflict that says what became of the call."""
+    try:
+        yield
     except LeaseLost as error:
         raise told(error) from error
-    return _reply(held, State.LIVE)
 
 
 async def _hold(request: web.Request, body: HoldBody) -> Held:
