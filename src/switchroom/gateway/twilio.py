@@ -187,9 +187,10 @@ async def _unopened(parts: Services, token: str, flow_id: str, task_id: str) -> 
     "A Media Stream from TwiML of your own; its parameter `taskId` names the queued call",
     tag="calls",
     replies={101: None},
-    errors=(401, 403, 404, 503),
+    errors=(400, 401, 403, 404, 503),
 )
 async def stream(request: web.Request) -> web.StreamResponse:
+    _require_socket(request)
     principal = await _admitted(request, MultiDict())
     flow = await usable_flow(services(request), principal, request.match_info["flow_id"])
     return await pass_on(request, Ticket(kind=KIND, flow_id=flow.id))
@@ -200,9 +201,10 @@ async def stream(request: web.Request) -> web.StreamResponse:
     "The Media Stream of one call, as `voice` named it; good once",
     tag="calls",
     replies={101: None},
-    errors=(403, 404, 409, 503),
+    errors=(400, 403, 404, 409, 503),
 )
 async def stream_of_call(request: web.Request) -> web.StreamResponse:
+    _require_socket(request)
     parts = services(request)
     if parts.twilio_token is not None and request.headers.get(SIGNATURE) is not None:
         await _admitted(request, MultiDict())  # else the token alone is the right to this one call
@@ -241,6 +243,11 @@ async def _admitted(request: web.Request, form: MultiDict[str]) -> Principal:
     if parts.twilio_token is not None and principal.key_id == "open":
         raise Unauthorized(f"{SIGNATURE} is missing: this server takes calls that Twilio signed, or an API key.")
     return principal
+
+
+def _require_socket(request: web.Request) -> None:
+    if request.headers.get(hdrs.UPGRADE, "").lower() != "websocket":
+        raise BadInput("this is a WebSocket: the URL of a <Stream>, not of a page", code="websocket_expected")
 
 
 def _public(request: web.Request) -> list[str]:
