@@ -16,7 +16,7 @@ from switchroom.errors import NotFound, SwitchroomError
 from switchroom.knowledge.answer import Wanted, coverage, snippet, weights_of
 from switchroom.knowledge.index import Index, Row
 from switchroom.knowledge.languages import is_small_word
-from switchroom.knowledge.library import Library, Position, collection_id
+from switchroom.knowledge.library import MAX_NAME_CHARS, Library, Position, collection_id
 from switchroom.knowledge.vectors import Matrix, fused
 from switchroom.knowledge.words import detect, spoken_words, terms
 from switchroom.store import Store
@@ -86,14 +86,15 @@ class Knowledge:
         """The collection that a canvas or a person means: its name; `<id>:<name>` as canvases write a document store,
         by either part; or a URL, by its host. Raises `NotFound`."""
         spelled = spelled.strip()
-        before, colon, after = spelled.partition(":")
         names = [spelled]
         if "://" in spelled:
             names.append(spelled.partition("://")[2].partition("/")[0].removeprefix("www."))
-        elif colon:
-            names += [after, before]
         else:
             names.append(spelled.removeprefix("www."))
+            # A host may have a port, so that each colon may be the one between ID and name.
+            colons = [place for place, letter in enumerate(spelled[:MAX_NAME_CHARS]) if letter == ":"][:4]
+            for place in colons:
+                names += [spelled[place + 1 :], spelled[:place]]
         for name in names:
             if name.strip():
                 try:
