@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from switchroom.store.embedded import server_binary
+from switchroom.store.embedded import SERVER_ENVIRONMENT, server_binary
 
 CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE, LOAD_CORE = CORES[0], CORES[-1]
@@ -125,7 +125,7 @@ def valkey(fsync: str = "everysec", core: int | None = LOAD_CORE) -> Iterator[tu
             "hash-max-listpack-entries": "64",
         }
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
-        with Program([str(server_binary()), *words], core) as server:
+        with Program([str(server_binary()), *words], core, SERVER_ENVIRONMENT) as server:
             deadline = time.monotonic() + START_S
             while True:
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as probe:

@@ -1,7 +1,8 @@
 """Our holder and producer, the same roles and lines as the peers' programs (`peers/jobs.py`).
 
-The holder of `work` closes what it has and claims the next in one script call, 64 at most; every call is claimed,
-answered and finished with its history, its events and its statistics. `hold` takes calls and works on them for ever.
+The holder of `work` closes what it has and claims the next in one run of the function; two batches of 32 are under way
+at once, 64 calls as with the peers. Every call is claimed, answered and finished with its history, its events and its
+statistics. `hold` takes calls and works on them for ever.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from switchroom.store import Store
 
 FLOW = "line"
 RULES = Rules(cap=10**9, lines=100_000)
-BATCH = 64
+BATCH = 32
+AT_ONCE = 2
 
 
 def call_of(form: dict[str, Any], state: dict[str, Any], put_ns: int) -> NewCall:
@@ -41,15 +43,19 @@ async def working(url: str, seen: Callable[[int], None]) -> None:
     queue = Queue(await Store.connect(url))
     await queue.configure(FLOW, RULES)
     print("ready", flush=True)
-    finished: list[Finished] = []
-    while True:
-        held, lost = await queue.turn_over(FLOW, "bench", finished, limit=BATCH, answered=True)
-        assert not lost
-        if not held:
-            held = await queue.wait_claim("bench", FLOW, limit=BATCH, answered=True)
-        for one in held:
-            seen(one.call.memory["put"])
-        finished = [Finished(held=one, reason=EndReason.COMPLETED) for one in held]
+
+    async def work(owner: str) -> None:
+        finished: list[Finished] = []
+        while True:
+            held, lost = await queue.turn_over(FLOW, owner, finished, limit=BATCH, answered=True)
+            assert not lost
+            if not held:
+                held = await queue.wait_claim(owner, FLOW, limit=BATCH, answered=True)
+            for one in held:
+                seen(one.call.memory["put"])
+            finished = [Finished(held=one, reason=EndReason.COMPLETED) for one in held]
+
+    await asyncio.gather(*(work(f"bench-{number}") for number in range(AT_ONCE)))
 
 
 async def holding(url: str, wanted: int) -> None:

@@ -114,7 +114,7 @@ def drain(quick: bool, repeats: int) -> None:
     found = repeated(workers.NAMES, repeats, lambda name: workers.drain(name, count // 5 if name in slow else count))
     bull = median(found["bullmq"], "jobs_s") if found.get("bullmq") else float("nan")
     show(
-        f"Drain of {count} no-op calls by one worker process, claims of 64 ({', '.join(sorted(slow))}: a fifth)",
+        f"Drain of {count} no-op calls by one worker process, 64 at once ({', '.join(sorted(slow))}: a fifth)",
         ["library", "calls/s", "against BullMQ", "worker CPU µs", "store CPU µs", "foreign"],
         (
             [

@@ -58,7 +58,7 @@ async def send_forever(url: str) -> None:
     store = await Store.connect(url)
     webhooks = Webhooks(store, GuardedClient(("127.0.0.1",)))
     print("ready", flush=True)
-    await WebhookFeed(store, webhooks).run()
+    await WebhookFeed(store, Queue(store), webhooks).run()
 
 
 def cpu_s(pid: int) -> float:
@@ -90,7 +90,7 @@ async def main(calls: int) -> None:
     rooms = Webhooks(store, GuardedClient())
     await asyncio.gather(*(enqueue(f"m{number}") for number in range(calls)))
     before, begun = await used_memory(store), time.perf_counter()
-    feed = WebhookFeed(store, rooms)
+    feed = WebhookFeed(store, queue, rooms)
     cpu = time.process_time()
     while entries := await store.call("XRANGE", keys.queue_outbox(FLOW), "-", "+", "COUNT", 100):
         await feed._exchange(FLOW, entries)

@@ -104,7 +104,7 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
         record_days=settings.record_days,
         recording_days=settings.recording_days,
     )
-    hooks = WebhookFeed(store, webhooks)
+    hooks = WebhookFeed(store, queue, webhooks)
     dispatcher = Dispatcher(store, queue, flows, webhooks.endpoints, out)
 
     def up(url: str) -> None:

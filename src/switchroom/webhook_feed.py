@@ -16,8 +16,8 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from switchroom.errors import SwitchroomError
-from switchroom.queue import Call, QueueEvent, State
-from switchroom.queue.codec import decode_call, decode_event, pairs
+from switchroom.queue import Call, Queue, QueueEvent, State
+from switchroom.queue.codec import decode_events
 from switchroom.store import Store, keys
 from switchroom.webhooks import CALLBACK, Endpoint, Message, Webhooks, message_id
 
@@ -36,8 +36,9 @@ _encode = msgspec.json.Encoder().encode
 class WebhookFeed:
     """Follows every flow that may have an outbox."""
 
-    def __init__(self, store: Store, webhooks: Webhooks) -> None:
+    def __init__(self, store: Store, queue: Queue, webhooks: Webhooks) -> None:
         self._store = store
+        self._queue = queue
         self._endpoints = webhooks.endpoints
         self._deliveries = webhooks.deliveries
         self._sender = webhooks.sender
@@ -103,22 +104,19 @@ class WebhookFeed:
 
     async def _made(self, flow_id: str, entries: list[Any]) -> list[tuple[str, list[Message]]]:
         """Each entry's ID with its messages."""
-        events = [decode_event(flow_id, entry[0], entry[1]) for entry in entries]
+        changes = [decode_events(flow_id, entry[0], entry[1]) for entry in entries]
+        events = [event for several in changes for event in several]
         calls, endpoints = await asyncio.gather(self._calls(flow_id, events), self._endpoints.all(flow_id))
         if CALLBACK not in {endpoint.id for endpoint in endpoints} and any(c.callback_url for c in calls.values()):
             endpoints.append(await self._endpoints.callback(flow_id))
-        return [(event.id, _messages(event, calls.get(event.task_id), endpoints)) for event in events]
+        return [
+            (entry[0].decode(), [m for event in several for m in _messages(event, calls.get(event.task_id), endpoints)])
+            for entry, several in zip(entries, changes, strict=True)
+        ]
 
     async def _calls(self, flow_id: str, events: list[QueueEvent]) -> dict[str, Call]:
         """The calls of these events; one that is forgotten already has no message for a callback URL any more."""
-        task_ids = list(dict.fromkeys(event.task_id for event in events))
-        prefix = keys.flow(flow_id) + keys.CALL
-        rows = await asyncio.gather(*(self._store.call("HGETALL", prefix + task_id) for task_id in task_ids))
-        return {
-            task_id: decode_call(flow_id, task_id, pairs(row))
-            for task_id, row in zip(task_ids, rows, strict=True)
-            if row
-        }
+        return await self._queue.calls(flow_id, list(dict.fromkeys(event.task_id for event in events)))
 
 
 def _messages(event: QueueEvent, call: Call | None, endpoints: list[Endpoint]) -> list[Message]:

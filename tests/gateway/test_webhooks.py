@@ -17,7 +17,7 @@ from standardwebhooks.webhooks import Webhook
 from switchroom.gateway.app import build_gateway
 from switchroom.gateway.services import Services
 from switchroom.net import Guard, GuardedClient
-from switchroom.queue import EndReason
+from switchroom.queue import EndReason, Queue
 from switchroom.store import Store, keys
 from switchroom.webhook_feed import WebhookFeed
 from switchroom.webhooks import TYPES, SenderSettings, Webhooks
@@ -58,7 +58,7 @@ async def hooked(
     edge = {"id": "e", "source": "start_0", "sourceHandle": "start_0-output-0", "target": "reply_0"}
     await parts.flows.save({"nodes": [start, reply], "edges": [edge]}, flow_id="line", kind="realtime")
     await parts.flows.save({"nodes": [start, reply], "edges": [edge]}, flow_id="text", kind="text")
-    feeding = asyncio.create_task(WebhookFeed(store, webhooks).run())
+    feeding = asyncio.create_task(WebhookFeed(store, Queue(store), webhooks).run())
     yield await aiohttp_client(build_gateway(parts)), parts
     feeding.cancel()
     with contextlib.suppress(asyncio.CancelledError):

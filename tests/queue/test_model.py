@@ -7,6 +7,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
@@ -26,6 +27,7 @@ from switchroom.queue import (
     State,
     Waiting,
 )
+from switchroom.queue.codec import decode_record, encode_record
 from switchroom.store import Store
 
 FLOW = "model"
@@ -87,6 +89,11 @@ class Model(RuleBasedStateMachine):
 
     def wait(self, coroutine: Any) -> Any:
         return self.runner.run(coroutine)
+
+    async def rewrite(self, task: str, **fields: int) -> None:
+        key = f"{PREFIX}c:{task}"
+        record = msgspec.structs.replace(decode_record(await self.store.call("GET", key)), **fields)
+        await self.store.call("SET", key, encode_record(record))
 
     def teardown(self) -> None:
         self.wait(self.queue.close())
@@ -311,7 +318,7 @@ class Model(RuleBasedStateMachine):
         task = self.any_of(pick, self.in_state("offered", "live"))
         unanswered = late_answer and self.calls[task].state == "offered"
         if unanswered:
-            self.wait(self.store.call("HSET", f"{PREFIX}c:{task}", "od", 1))
+            self.wait(self.rewrite(task, answer_by=1))
         self.wait(self.store.call("ZADD", f"{PREFIX}held", "XX", 1, task))
         self.wait(self.queue.tick(FLOW))
         cause = "no_answer" if unanswered else "lease_expired"

@@ -12,6 +12,7 @@ import pytest
 
 from switchroom.errors import Conflict
 from switchroom.queue import UNITY, EndReason, Finished, Held, LeaseLost, NewCall, Queue, Rules, State
+from switchroom.queue.codec import decode_record, encode_record
 from switchroom.queue.fair import Shares
 from switchroom.store import Store
 
@@ -105,7 +106,9 @@ async def test_a_waiting_call_needs_less_as_time_goes_by(queue: Queue, store: St
 
     async def waited(ms: int) -> None:  # the clock of a script is the server's: move the call's, not the clock
         since = int(time.time() * 1000) - ms
-        await store.call("HSET", f"sr:{{{FLOW}}}:c:{task}", "ws", since)
+        key = f"sr:{{{FLOW}}}:c:{task}"
+        record = msgspec.structs.replace(decode_record(await store.call("GET", key)), since=since)
+        await store.call("SET", key, encode_record(record))
         await store.call("ZADD", f"sr:{{{FLOW}}}:relax", since, task)
 
     await waited(1_500)
@@ -260,11 +263,15 @@ async def test_a_wake_that_reached_a_dead_process_is_mended_by_the_timer(queue: 
     waiter.add_done_callback(lambda task: task.exception() if not task.cancelled() else None)
     alive = asyncio.create_task(queue.wait_claim("alive", FLOW, timeout_s=30))
     await asyncio.sleep(0.03)
-    task = await put(queue, "a")  # wakes `dead`, which is idle for longer
-    await asyncio.sleep(0.05)
-    assert not alive.done()
-    await queue.tick(FLOW)
-    assert [held.task_id for held in await soon(alive)] == [task]
+    task = await put(queue, "a")  # is given to `dead`, which is idle for longer
+    other = await put(queue, "b")
+    assert [held.task_id for held in await soon(alive)] == [other]
+    await asyncio.sleep(2)
+    assert [held.task_id for held in await queue.claim(FLOW, "next", limit=9)] == [task]
+    detail = await queue.detail(FLOW, task)
+    assert [change.cause for change in detail.history] == ["enqueued", "claimed", "not_taken", "claimed"]
+    # what arrived has its whole lease
+    assert [change.cause for change in (await queue.detail(FLOW, other)).history] == ["enqueued", "claimed"]
     waiter.cancel()
     await asyncio.gather(waiter, return_exceptions=True)
 
@@ -284,6 +291,26 @@ async def test_a_holder_cancelled_while_it_claims_gives_the_call_back(queue: Que
     status = await queue.status(FLOW)
     assert (status.pending_count, status.active) == (30, [])
     assert {row.task_id for row in status.pending} == tasks
+
+
+async def test_a_holder_that_leaves_while_it_is_given_a_call_gives_it_back(queue: Queue) -> None:
+    for delay in range(12):
+        waiter = asyncio.create_task(queue.wait_claim(f"w{delay}", FLOW, timeout_s=30))
+        await asyncio.sleep(0.02)
+        task = await put(queue, f"n{delay}")
+        for _ in range(delay):
+            await asyncio.sleep(0)
+        waiter.cancel()
+        try:
+            (held,) = await soon(waiter)
+            await queue.release(held, "test")
+        except asyncio.CancelledError:
+            pass
+        for _ in range(100):
+            if (await queue.detail(FLOW, task)).call.state is State.PENDING:
+                break
+            await asyncio.sleep(0.01)
+        await queue.remove(FLOW, task)
 
 
 async def test_a_hundred_holders_and_a_thousand_calls(queue: Queue) -> None:

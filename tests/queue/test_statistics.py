@@ -96,12 +96,19 @@ async def test_old_minutes_leave_the_window_and_days_are_kept_for_their_time(que
     await queue.claim(FLOW, "w", answered=True)
     (key,) = await store.call("KEYS", f"sr:{{{FLOW}}}:minute:*")
     minute = int(key.decode().rpartition(":")[2])
-    day = minute // 1_440
+    # the clock of the function is the server's: move the minute, not the clock
     await store.call("RENAME", key, f"sr:{{{FLOW}}}:minute:{minute - 15}")
-    now = datetime.now(UTC).date()
-    found = await queue.statistics(FLOW, first=now, last=now)
+    await store.call("HSET", f"sr:{{{FLOW}}}:conf", "minute", minute - 15)
+    days = {"first": datetime.now(UTC).date() - timedelta(days=1), "last": datetime.now(UTC).date()}
+    found = await queue.statistics(FLOW, **days)
     assert (found.window.answered, found.ever.answered) == (0, 1)
-    assert (await queue.statistics(FLOW, first=now, last=now, window_minutes=17)).window.answered == 1
+    assert (await queue.statistics(FLOW, **days, window_minutes=17)).window.answered == 1
+    await put(queue, "b")
+    await queue.claim(FLOW, "w", answered=True)  # the first change of another minute closes the one before
+    found = await queue.statistics(FLOW, **days, window_minutes=17)
+    assert (found.window.answered, found.ever.answered, sum(day.answered for day in found.days.values())) == (2, 2, 2)
+    assert (await queue.status(FLOW)).stats.answered == 2
+    day = (minute - 15) // 1_440
     assert 0 < await store.call("TTL", f"sr:{{{FLOW}}}:minute:{minute - 15}") <= 7_200
     assert 0 < await store.call("TTL", f"sr:{{{FLOW}}}:stats:{day}") <= 2 * 86_400
 

@@ -6,6 +6,7 @@ import asyncio
 import sys
 
 from switchroom.net import GuardedClient
+from switchroom.queue import Queue
 from switchroom.store import Store
 from switchroom.webhook_feed import WebhookFeed
 from switchroom.webhooks import SenderSettings, Webhooks
@@ -17,7 +18,7 @@ async def main() -> None:
     settings = SenderSettings(timeout_s=float(timeout_s), lease_s=float(lease_s), first_retries_s=(0.2,) * 5)
     webhooks = Webhooks(store, GuardedClient(("127.0.0.1",)), settings=settings)
     print("ready", flush=True)
-    await WebhookFeed(store, webhooks).run()
+    await WebhookFeed(store, Queue(store), webhooks).run()
 
 
 asyncio.run(main())

@@ -20,7 +20,7 @@ from switchroom.webhooks import SenderSettings, Webhooks
 
 @contextlib.asynccontextmanager
 async def feeding(store: Store, webhooks: Webhooks) -> AsyncIterator[None]:
-    task = asyncio.create_task(WebhookFeed(store, webhooks).run())
+    task = asyncio.create_task(WebhookFeed(store, Queue(store), webhooks).run())
     try:
         yield
         assert not task.done(), "the feed goes on whatever comes"
@@ -118,7 +118,7 @@ async def test_background_work_that_breaks_starts_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(app, "RESTART_S", 0.05)
-    feed, queue, turns = WebhookFeed(store, webhooks), Queue(store), 0
+    feed, queue, turns = WebhookFeed(store, Queue(store), webhooks), Queue(store), 0
 
     async def breaks_once() -> None:
         nonlocal turns

@@ -12,7 +12,7 @@ from itertools import islice
 from redis.exceptions import ResponseError
 
 from switchroom.errors import Unavailable
-from switchroom.queue.codec import decode_event, pairs
+from switchroom.queue.codec import decode_events, entry_before, event_order, last_event_id, last_of_entry, pairs
 from switchroom.queue.model import QueueEvent
 from switchroom.store import Store, keys
 
@@ -35,7 +35,7 @@ class Feed:
     async def wait(self, flow_id: str, after: str, timeout_s: float) -> str:
         """Returns the newest event ID of the flow once it differs from `after`, or after `timeout_s` what it is."""
         followed = await self._beyond(flow_id, after, timeout_s)
-        return max(followed.last, after, key=_parts)
+        return max(followed.last, after, key=event_order)
 
     async def changes(self, flow_id: str, after: str, *, timeout_s: float, limit: int = _KEPT) -> list[QueueEvent]:
         """The flow's changes after an event ID, oldest first, at most `limit`; none after `timeout_s` without any.
@@ -47,8 +47,10 @@ class Feed:
             return []
         if not _newer(followed.since, after):
             return list(islice((event for event in followed.kept if _newer(event.id, after)), limit))
-        rows = await self._store.call("XRANGE", keys.queue_events(flow_id), f"({after}", "+", "COUNT", limit)
-        return _decode(flow_id, rows)
+        rows = await self._store.call(
+            "XRANGE", keys.queue_events(flow_id), f"({entry_before(after)}", "+", "COUNT", limit
+        )
+        return [event for event in _decode(flow_id, rows) if _newer(event.id, after)][:limit]
 
     async def position(self, flow_id: str, after: str = "0-0") -> tuple[str, bool]:
         """The flow's newest event ID, and whether changes after `after` may have left the stream already."""
@@ -57,8 +59,9 @@ class Feed:
         except ResponseError:  # the flow never had a call: no stream, and nothing lost
             return "0-0", False
         trimmed = stream[b"entries-added"] > stream[b"length"]
-        oldest = stream[b"recorded-first-entry-id"].decode()
-        return stream[b"last-generated-id"].decode(), trimmed and _newer(oldest, after)
+        oldest = last_event_id(stream[b"recorded-first-entry-id"].decode())
+        newest = last_event_id(stream[b"last-generated-id"].decode())
+        return newest, trimmed and _newer(oldest, last_of_entry(after))
 
     async def close(self) -> None:
         readers = [followed.reader for followed in self._followed.values()]
@@ -95,7 +98,7 @@ class Feed:
                         _BLOCK_MS,
                         "STREAMS",
                         keys.queue_events(flow_id),
-                        followed.last,
+                        followed.entry,
                         timeout_s=_BLOCK_MS / 1000 + 5,
                     )
                 except Unavailable as error:
@@ -106,8 +109,10 @@ class Feed:
                     idle += 1
                     continue
                 idle = 0
-                events = _decode(flow_id, reply[0][1])
+                rows = reply[0][1]
+                events = _decode(flow_id, rows)
                 async with followed.changed:
+                    followed.entry = rows[-1][0].decode()
                     followed.take(events)
                     followed.changed.notify_all()
         finally:
@@ -122,25 +127,22 @@ class _Followed:
     def __init__(self, after: str) -> None:
         self.since = after
         self.last = after
+        self.entry = entry_before(after)
+        """The stream entry after which it reads on."""
         self.kept: deque[QueueEvent] = deque()
         self.changed = asyncio.Condition()
         self.waiting = 0
 
     def take(self, events: list[QueueEvent]) -> None:
-        self.kept.extend(events)
-        self.last = events[-1].id
+        self.kept.extend(event for event in events if _newer(event.id, self.last))
+        self.last = max(self.last, events[-1].id, key=event_order)
         while len(self.kept) > _KEPT:
             self.since = self.kept.popleft().id
 
 
 def _decode(flow_id: str, rows: Iterable[tuple[bytes, list[bytes]]]) -> list[QueueEvent]:
-    return [decode_event(flow_id, event_id, fields) for event_id, fields in rows]
-
-
-def _parts(event_id: str) -> tuple[int, int]:
-    time, _, number = event_id.partition("-")
-    return int(time), int(number or 0)
+    return [event for entry_id, fields in rows for event in decode_events(flow_id, entry_id, fields)]
 
 
 def _newer(event_id: str, than: str) -> bool:
-    return _parts(event_id) > _parts(than)
+    return event_order(event_id) > event_order(than)

@@ -12,20 +12,21 @@ from typing import Any, TypeVar
 import msgspec
 
 from switchroom.errors import Conflict, NotFound, SwitchroomError
-from switchroom.queue import scripts
 from switchroom.queue.answers import Finished, LeaseLost, Waiting
-from switchroom.queue.codec import decode_call, pairs, skill_set
+from switchroom.queue.codec import call_of, decode_record, skill_set
 from switchroom.queue.fair import Shares
 from switchroom.queue.model import EndReason, Held, State
 from switchroom.queue.rules import LEASE_MS, OFFER_MS, WRAPUP_MS
-from switchroom.queue.waiting import Wakes
-from switchroom.store import Script, Store, keys
+from switchroom.queue.waiting import Given, Inbox
+from switchroom.store import Store, keys
 
 log = logging.getLogger(__name__)
 
 REGISTER_S = 10.0
 """How long a waiting holder stands in the store before it has to say again that it waits."""
 _REMEMBERED = 10_000
+
+_pack = msgspec.msgpack.Encoder().encode
 
 T = TypeVar("T")
 
@@ -42,13 +43,13 @@ class Holding:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._wakes = Wakes(store, self._mend)
+        self._inbox = Inbox(store, self)
         self._idle_since: OrderedDict[str, str] = OrderedDict()
         self._shares: OrderedDict[str, Shares] = OrderedDict()
 
     async def close(self) -> None:
         """Ends the waiting of this process."""
-        await self._wakes.close()
+        await self._inbox.close()
 
     # --- claiming ----------------------------------------------------------------------------------------------
 
@@ -96,12 +97,19 @@ class Holding:
         terms = (lease_ms, offer_ms, limit, answered, skill_set(skills), rests)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
-        waiter = self._wakes.expect(owner, weights)
+        waiter = self._inbox.expect(owner, weights, lease_ms)
         owed: set[str] = set()
+        given: list[Given] = []
         registered: set[str] = set()
         try:
             while True:
-                owed = waiter.take()
+                owed, given = waiter.take()
+                if given:  # it waits in one flow alone
+                    (flow_id,) = weights
+                    registered.discard(flow_id)
+                    self._idle_since.pop(owner, None)
+                    first, given = given[0], given[1:]
+                    return [self._arrived(flow_id, lease_ms, first)]
                 held, rests_ms = await self._round(owner, weights, terms, registered)
                 owed -= {held[0].flow_id} if held else owed
                 left_s = deadline - loop.time()
@@ -114,14 +122,17 @@ class Holding:
                     async with asyncio.timeout(pause_s):
                         await waiter.woken()
         finally:
-            self._wakes.forget(owner, weights, waiter)
+            self._inbox.forget(owner, weights, waiter)
             for flow_id in registered:
                 try:
-                    await self._run(scripts.UNWAIT, flow_id, owner, terms[4], self._wakes.inbox)
+                    await self._run("unwait", flow_id, owner, terms[4], self._inbox.name)
                 except SwitchroomError as error:  # what was claimed is not lost for it; the registration runs out
                     log.warning("a waiting holder could not be signed off", extra={"detail": error.detail})
-            for flow_id in owed | waiter.take():
-                await self._wakes.pass_on(flow_id)
+            late, more = waiter.take()
+            for flow_id in owed | late:
+                self._inbox.tell(self.pass_on(flow_id))
+            for one in given + more:
+                self._inbox.tell(self.hand_back(next(iter(weights)), one))
 
     async def rests_ms(self, owner: str, flow_ids: Iterable[str]) -> int:
         """How long a holder still wraps up after a call of any of these flows (0: it is available)."""
@@ -144,12 +155,19 @@ class Holding:
     ) -> tuple[list[Held], list[str]]:
         """Closes calls and claims the next ones in one step. Returns what it holds now, and the tasks of those of
         `finished` whose hold was lost: they were not written."""
-        words: list[str | bytes | int] = []
-        for done in finished:
-            packed = b"" if done.result is None else msgspec.json.encode(done.result)
-            words += [done.held.task_id, done.held.token, done.reason, done.detail, done.outcome, packed]
+        rows = [
+            (
+                done.held.task_id,
+                done.held.token,
+                done.reason,
+                done.detail,
+                done.outcome,
+                "" if done.result is None else msgspec.json.encode(done.result).decode(),
+            )
+            for done in finished
+        ]
         terms = (lease_ms, offer_ms, limit, answered, skill_set(skills), False)
-        reply = await self._claim(flow_id, owner, terms, finished=words)
+        reply = await self._claim(flow_id, owner, terms, finished=_pack(rows) if rows else b"")
         return reply.held, reply.lost
 
     async def claim_call(
@@ -161,7 +179,7 @@ class Holding:
         Raises `NotFound`, or `Conflict` (code `call_ended`, `call_held`, or `call_reserved` for one with a `ccBaseUrl`)
         where the call is not to be had.
         """
-        reply = await self._run(scripts.JOIN, flow_id, owner, lease_ms, offer_ms, task_id)
+        reply = await self._run("join", flow_id, owner, lease_ms, offer_ms, task_id)
         match reply[0]:
             case b"held":
                 return self._held(flow_id, owner, lease_ms, reply[1])
@@ -206,13 +224,24 @@ class Holding:
         """Gives a call back to its old place in the queue."""
         await self._hold("release", held, cause, detail)
 
-    # --- one script each ---------------------------------------------------------------------------------------
+    # --- one run each ------------------------------------------------------------------------------------------
 
-    async def _run(self, script: Script, flow_id: str, *args: str | bytes | int) -> Any:
+    async def _run(self, verb: str, flow_id: str, *args: str | bytes | int) -> Any:
         raise NotImplementedError
 
-    async def _mend(self, flow_id: str) -> object:
-        return await self._run(scripts.TICK, flow_id, 0, 0)
+    async def took(self, flow_id: str, given: Given, lease_ms: int) -> None:
+        """See `Arrivals`."""
+        await self._run("hold", flow_id, "took", given.task_id, given.owner, given.token, lease_ms)
+
+    async def hand_back(self, flow_id: str, given: Given) -> None:
+        """See `Arrivals`."""
+        await self._run(
+            "hold", flow_id, "release", given.task_id, given.owner, given.token, "holder_left", "it waited no more"
+        )
+
+    async def pass_on(self, flow_id: str) -> None:
+        """See `Arrivals`."""
+        await self._run("tick", flow_id, 0, 0)
 
     async def _round(
         self, owner: str, weights: dict[str, int], terms: tuple[int, int, int, bool, str, bool], registered: set[str]
@@ -226,7 +255,7 @@ class Holding:
         rests_ms = 0
         for waits in looks:
             for flow_id in order:
-                reply = await self._claim(flow_id, owner, terms, waits=waits)
+                reply = await self._claim(flow_id, owner, terms, waits=waits, direct=len(order) == 1 and not terms[5])
                 if reply.held:
                     registered.discard(flow_id)
                     self._idle_since.pop(owner, None)
@@ -247,12 +276,13 @@ class Holding:
         terms: tuple[int, int, int, bool, str, bool],
         *,
         waits: bool = False,
-        finished: Sequence[str | bytes | int] = (),
+        direct: bool = False,
+        finished: bytes = b"",
     ) -> _Reply:
         lease_ms, offer_ms, limit, answered, skills, rests = terms
         asked = asyncio.ensure_future(
             self._run(
-                scripts.CLAIM,
+                "claim",
                 flow_id,
                 owner,
                 lease_ms,
@@ -261,10 +291,11 @@ class Holding:
                 "1" if answered else "",
                 skills,
                 int(REGISTER_S * 1000) + 1_000 if waits else "",
-                self._wakes.inbox,
+                self._inbox.name,
                 self._idle_since.get(owner, ""),
+                "1" if direct else "",
                 "1" if rests else "",
-                *finished,
+                finished,
             )
         )
         try:
@@ -279,15 +310,21 @@ class Holding:
         return _Reply(held, [task.decode() for task in reply[1]], reply[2].decode(), int(reply[3]))
 
     async def _hold(self, verb: str, held: Held, *args: str | bytes | int) -> State:
-        reply = await self._run(scripts.HOLD, held.flow_id, verb, held.task_id, held.owner, held.token, *args)
+        reply = await self._run("hold", held.flow_id, verb, held.task_id, held.owner, held.token, *args)
         if reply[0] == b"lost":
             raise LeaseLost(held.task_id, reply[1].decode(), reply[2].decode())
         return State(reply[1].decode())
 
     @staticmethod
     def _held(flow_id: str, owner: str, lease_ms: int, row: Sequence[Any]) -> Held:
-        call = decode_call(flow_id, row[0].decode(), pairs(row[2]))
+        call = call_of(flow_id, row[0].decode(), decode_record(row[2]), row[3])
         return Held(call=call, owner=owner, attempt=call.attempt, token=row[1], lease_ms=lease_ms)
+
+    @staticmethod
+    def _arrived(flow_id: str, lease_ms: int, given: Given) -> Held:
+        assert given.record is not None
+        call = call_of(flow_id, given.task_id, given.record, given.payload)
+        return Held(call=call, owner=given.owner, attempt=call.attempt, token=given.token, lease_ms=lease_ms)
 
 
 def _recall(kept: OrderedDict[str, T], owner: str, new: T) -> T:

@@ -1,4 +1,5 @@
-"""Calls waiting and held. Each method is one server-side script: record, indexes, statistics and event change together.
+"""Calls waiting and held. Each method is one run of a server-side function: record, indexes, statistics and event
+change together.
 
 Order is priority first, then arrival; a call that goes back keeps its place. A hold is a lease with an owner and a
 fencing token, and a write of a holder that lost it is refused. Overdue leases are taken back inside every claim and by
@@ -17,17 +18,27 @@ import msgspec
 from switchroom.errors import Conflict, NotFound, TooMany, Unprocessable
 from switchroom.hours import OpeningHours
 from switchroom.ids import new_uuid
-from switchroom.queue import scripts
 from switchroom.queue.answers import Accepted, Detail, Figures, Row, StaleRules, Statistics, Status
-from switchroom.queue.codec import decode_call, decode_event, decode_history, encode_payload, needed, pairs
+from switchroom.queue.codec import (
+    decode_call,
+    decode_events,
+    decode_history,
+    decode_record,
+    encode_payload,
+    entry_before,
+    event_order,
+    last_event_id,
+    needed,
+    pairs,
+)
 from switchroom.queue.holding import Holding
+from switchroom.queue.library import QUEUE
 from switchroom.queue.model import Call, NewCall, QueueEvent, State
 from switchroom.queue.rules import WRAPUP_MS, Rules, stored_hours, stored_rules
-from switchroom.store import Script, Store, keys
+from switchroom.store import Store, keys
 
 IDEMPOTENCY_TTL_S = 24 * 3600
 CLEAR_CHUNK = 1_000
-_CLOSING = frozenset({State.ENDED.value.encode(), b"lease_expired"})
 CALLER_HUNG_UP = "caller_hung_up"
 """The reason of a `cancel` by which the caller's side says that the caller left."""
 WINDOW_MINUTES = 15
@@ -71,7 +82,7 @@ class Queue(Holding):
         if call.cc_base_url and flow_id not in self._handed:
             await self._has_unity_calls(flow_id)
         reply = await self._run(
-            scripts.ENQUEUE,
+            "enqueue",
             flow_id,
             f"flowise-{new_uuid()}",
             call.form["ID"],
@@ -113,7 +124,7 @@ class Queue(Holding):
     async def toggle(self, flow_id: str, enabled: bool | None) -> bool:
         """Opens or pauses handing out calls (None: flips). A paused queue still accepts."""
         word = "" if enabled is None else str(int(enabled))
-        reply = await self._run(scripts.VERB, flow_id, "toggle", "", word)
+        reply = await self._run("verb", flow_id, "toggle", "", word)
         return bool(reply[1])
 
     async def complete(
@@ -143,7 +154,7 @@ class Queue(Holding):
         """Drops every pending call, in chunks. Returns how many."""
         removed = 0
         while True:
-            _, count, left = await self._run(scripts.VERB, flow_id, "clear", "", CLEAR_CHUNK)
+            _, count, left = await self._run("verb", flow_id, "clear", "", CLEAR_CHUNK)
             removed += int(count)
             if not count or not left:
                 return removed
@@ -152,8 +163,8 @@ class Queue(Holding):
 
     async def dead_letters(self, flow_id: str, *, first: int = 0, limit: int = 100) -> tuple[list[Call], int]:
         """A page of the calls whose last attempt failed, newest first, and how many there are."""
-        total, page = await self._run(scripts.DEAD, flow_id, first, first + limit - 1)
-        return [decode_call(flow_id, row[0].decode(), pairs(row[1])) for row in page], total
+        total, page = await self._run("dead", flow_id, first, first + limit - 1)
+        return [decode_call(flow_id, row[0].decode(), row[1], row[2]) for row in page], total
 
     async def requeue(self, flow_id: str, task_id: str, *, duplicates: str = "join") -> tuple[str, State]:
         """Brings a dead letter back: as a new call, with its content and its place; the old one stays ended and names
@@ -163,7 +174,7 @@ class Queue(Holding):
         has not ended (code `duplicate_call`) and `duplicates` is not `allow`.
         """
         reply = await self._run(
-            scripts.REQUEUE, flow_id, task_id, f"flowise-{new_uuid()}", "" if duplicates == "allow" else "1"
+            "requeue", flow_id, task_id, f"flowise-{new_uuid()}", "" if duplicates == "allow" else "1"
         )
         word = reply[1].decode() if len(reply) > 1 else ""
         match reply[0]:
@@ -179,7 +190,7 @@ class Queue(Holding):
 
     async def status(self, flow_id: str, *, after: str = "", limit: int = 100) -> Status:
         """The queue now; `after` (the `next_after` of the page before) and `limit` page the waiting calls."""
-        reply = await self._run(scripts.STATUS, flow_id, after, limit)
+        reply = await self._run("status", flow_id, after, limit)
         return Status(
             enabled=bool(reply[0]),
             lines=reply[1],
@@ -187,8 +198,8 @@ class Queue(Holding):
             scheduled_count=reply[3],
             active=[_row(row) for row in reply[4]],
             pending=[_row(row) for row in reply[5]],
-            stats=_figures(reply[6]),
-            last_event=reply[7].decode(),
+            stats=_figures(*reply[6]),
+            last_event=last_event_id(reply[7].decode()),
             average_handle_ms=int(reply[8]),
             now_ms=int(reply[9]),
             free=reply[10],
@@ -204,28 +215,27 @@ class Queue(Holding):
     ) -> Statistics:
         """Figures ever, of the last minutes, and of each day from `first` to `last` on which anything happened."""
         span = [(day - _EPOCH).days for day in (first, last)]
-        reply = await self._run(scripts.STATS, flow_id, window_minutes, *span)
+        reply = await self._run("stats", flow_id, window_minutes, *span)
         return Statistics(
             now_ms=int(reply[0]),
             service_level_ms=reply[1],
             longest_waiting_ms=reply[3],
-            ever=_figures(reply[4]),
+            ever=_figures(*reply[4]),
             window=_figures(*reply[5]),
-            days={(_EPOCH + timedelta(days=day)).isoformat(): _figures(flat) for day, flat in reply[6]},
+            days={(_EPOCH + timedelta(days=day)).isoformat(): _figures(*flats) for day, *flats in reply[6]},
         )
 
     async def detail(self, flow_id: str, task_id: str) -> Detail:
         """One call, ended ones included, with every change of its state. Raises `NotFound`."""
-        reply = await self._run(scripts.CALL, flow_id, task_id)
+        reply = await self._run("call", flow_id, task_id)
         if not reply:
             raise NotFound(f"no call {task_id} in this flow", code="unknown_task")
-        fields = pairs(reply[0])
         return Detail(
-            call=decode_call(flow_id, task_id, fields),
-            history=decode_history(fields),
-            position=reply[1],
-            estimate_ms=reply[2],
-            overtaken=bool(reply[3]),
+            call=decode_call(flow_id, task_id, reply[0], reply[1]),
+            history=decode_history(reply[0]),
+            position=reply[2],
+            estimate_ms=reply[3],
+            overtaken=bool(reply[4]),
         )
 
     async def get(self, flow_id: str, task_id: str) -> Call | None:
@@ -234,28 +244,43 @@ class Queue(Holding):
         except NotFound:
             return None
 
+    async def calls(self, flow_id: str, task_ids: list[str]) -> dict[str, Call]:
+        """Those of these calls that are not forgotten, as they stand; time is not looked at."""
+        if not task_ids:
+            return {}
+        prefixes = [keys.flow(flow_id) + part for part in (keys.CALL, keys.PAYLOAD)]
+        rows = await self._store.call("MGET", *(prefix + task_id for prefix in prefixes for task_id in task_ids))
+        found = zip(task_ids, rows[: len(task_ids)], rows[len(task_ids) :], strict=True)
+        return {task: decode_call(flow_id, task, row, payload) for task, row, payload in found if row and payload}
+
     async def flows(self) -> list[str]:
         """The flows that ever had a call."""
         return sorted(name.decode() for name in await self._store.call("SMEMBERS", keys.queue_flows()))
 
     async def events(self, flow_id: str, after: str = "0-0", *, limit: int = 1_000) -> list[QueueEvent]:
-        """Changes after a stream ID, oldest first."""
-        rows = await self._store.call("XRANGE", keys.queue_events(flow_id), f"({after}", "+", "COUNT", limit)
-        return [decode_event(flow_id, row[0], row[1]) for row in rows]
+        """Changes after an event ID, oldest first; of at most `limit` stream entries."""
+        entries = await self._entries(flow_id, after, limit)
+        return [event for entry in entries for event in entry if event_order(event.id) > event_order(after)]
 
     async def closings(self, flow_id: str, after: str, *, limit: int = 1_000) -> tuple[list[QueueEvent], str]:
-        """Of the changes after a stream ID those by which a call ended or lost its holder, oldest first; and the ID of
+        """Of the changes after an event ID those by which a call ended or lost its holder, oldest first; and the ID of
         the last one that was looked at ('' where there was none)."""
-        rows = await self._store.call("XRANGE", keys.queue_events(flow_id), f"({after}", "+", "COUNT", limit)
-        found = [decode_event(flow_id, row[0], row[1]) for row in rows if not _CLOSING.isdisjoint(row[1])]
-        return found, rows[-1][0].decode() if rows else ""
+        events = await self.events(flow_id, after, limit=limit)
+        found = [event for event in events if event.state is State.ENDED or event.cause == "lease_expired"]
+        return found, events[-1].id if events else ""
+
+    async def _entries(self, flow_id: str, after: str, limit: int) -> list[list[QueueEvent]]:
+        rows = await self._store.call(
+            "XRANGE", keys.queue_events(flow_id), f"({entry_before(after)}", "+", "COUNT", limit
+        )
+        return [decode_events(flow_id, row[0], row[1]) for row in rows]
 
     async def tick(self, flow_id: str, *, forget_before_ms: int = 0, forget_dead_before_ms: int = 0) -> int:
         """Lets time pass: takes back overdue leases, lets callbacks fall due, keeps the opening hours ahead, wakes a
         holder that missed its wake, and forgets calls that ended before a time (dead letters before their own)."""
         if time.monotonic() * 1000 >= self._hours_until.get(flow_id, 0.0):
             await self._look_at_the_calendar(flow_id)
-        count: int = await self._run(scripts.TICK, flow_id, forget_before_ms, forget_dead_before_ms)
+        count: int = await self._run("tick", flow_id, forget_before_ms, forget_dead_before_ms)
         return count
 
     async def hooked(self, flow_id: str) -> None:
@@ -270,10 +295,10 @@ class Queue(Holding):
             await self._store.call("XADD", keys.unity_news(), "MAXLEN", "~", 1_000, "*", "f", flow_id)
         self._handed.add(flow_id)
 
-    # --- one script each ---------------------------------------------------------------------------------------
+    # --- one run each ------------------------------------------------------------------------------------------
 
-    async def _run(self, script: Script, flow_id: str, *args: str | bytes | int) -> Any:
-        return await self._store.run(script, [keys.flow(flow_id)], args)
+    async def _run(self, verb: str, flow_id: str, *args: str | bytes | int) -> Any:
+        return await self._store.run_function(QUEUE, [keys.flow(flow_id)], (verb, *args))
 
     async def _look_at_the_calendar(self, flow_id: str) -> None:
         """Writes the coming open spans of a flow that has opening hours; they reach two weeks ahead."""
@@ -287,7 +312,7 @@ class Queue(Holding):
         self._hours_until[flow_id] = time.monotonic() * 1000 + _HOURS_EVERY_MS
 
     async def _verb(self, flow_id: str, verb: str, task_id: str, *args: str | bytes | int) -> tuple[str, State, str]:
-        reply = await self._run(scripts.VERB, flow_id, verb, task_id, *args)
+        reply = await self._run("verb", flow_id, verb, task_id, *args)
         match reply[0]:
             case b"unknown":
                 raise NotFound(f"no call {task_id} in this flow", code="unknown_task")
@@ -316,15 +341,16 @@ def _figures(*flats: list[bytes]) -> Figures:
 
 
 def _row(row: list[Any]) -> Row:
-    position, estimate_ms, overtaken = row[8:11] or (0, 0, 0)
+    stored = decode_record(row[1])
+    position, estimate_ms, overtaken = row[2:5] or (0, 0, 0)
     return Row(
         task_id=row[0].decode(),
-        state=State(row[1].decode()),
-        caller_id=row[2].decode(),
-        enqueued_at_ms=int(row[3]),
-        started_at_ms=int(row[4]) or int(row[5]),
-        attempt=int(row[6]),
-        owner=row[7].decode(),
+        state=State(stored.state),
+        caller_id=stored.caller,
+        enqueued_at_ms=stored.enqueued,
+        started_at_ms=stored.live or stored.offered,
+        attempt=stored.attempt,
+        owner=stored.owner,
         position=position,
         estimate_ms=estimate_ms,
         overtaken=bool(overtaken),

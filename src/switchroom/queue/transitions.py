@@ -77,6 +77,9 @@ def next_state(state: State | None, event: Event) -> State | None:
 
 
 def as_lua() -> str:
-    """The table as a Lua table `T['state:event'] = 'state'`; a new call's state is the empty string."""
-    rows = (f"['{state or ''}:{event}']='{after}'" for (state, event), after in TRANSITIONS.items())
-    return "local T={" + ",".join(rows) + "}\n"
+    """The table as a Lua table `T[state][event] = state`; a new call's state is the empty string."""
+    rows: dict[State | None, list[str]] = {state: [] for state in (NEW, *State)}
+    for (before, event), after in TRANSITIONS.items():
+        rows[before].append(f"{event}='{after}'")
+    table = ",".join(f"['{state or ''}']={{{','.join(of_it)}}}" for state, of_it in rows.items())
+    return f"local T={{{table}}}\n"

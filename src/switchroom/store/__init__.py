@@ -2,8 +2,8 @@
 
 from switchroom.store.blobs import Blobs
 from switchroom.store.embedded import EmbeddedServer
-from switchroom.store.script import Script
+from switchroom.store.script import Library, Script
 from switchroom.store.seal import SealBroken, Sealer
 from switchroom.store.store import Store
 
-__all__ = ["Blobs", "EmbeddedServer", "Script", "SealBroken", "Sealer", "Store"]
+__all__ = ["Blobs", "EmbeddedServer", "Library", "Script", "SealBroken", "Sealer", "Store"]

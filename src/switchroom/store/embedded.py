@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 Fsync = Literal["always", "everysec"]
 
 START_TIMEOUT_S = 60.0
+SERVER_ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=1000"}
+"""The wheel's server allocates with libc, whose default keeps seven free blocks of a size at hand: with more the
+functions, which make many small strings at a time, cost a fifth less."""
 STOP_TIMEOUT_S = 10.0
 LOCK_PATIENCE_S = 5.0
 _PR_SET_PDEATHSIG = 1
@@ -143,7 +146,7 @@ class EmbeddedServer:
             "auto-aof-rewrite-percentage": "100",
             "auto-aof-rewrite-min-size": "64mb",
             "maxmemory-policy": "noeviction",
-            # A call's record stays one packed block: about half the memory of a hash table.
+            # The rows of records and of deliveries stay packed blocks: about half the memory of hash tables.
             "hash-max-listpack-value": "4096",
             "hash-max-listpack-entries": "64",
             "daemonize": "no",
@@ -157,6 +160,7 @@ class EmbeddedServer:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
+            env={**SERVER_ENVIRONMENT, **os.environ},
             pass_fds=(self._lock_fd,),
             preexec_fn=die_with_parent(os.getpid()),
             start_new_session=True,  # a Ctrl-C in the terminal reaches us, and we stop it last

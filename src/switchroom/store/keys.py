@@ -14,7 +14,8 @@ def flow(flow_id: str) -> str:
     return f"sr:{{{flow_id}}}:"
 
 
-CALL = "c:"  # + task ID: hash, a call's record
+CALL = "c:"  # + task ID: string, a call's record (MessagePack)
+PAYLOAD = "p:"  # + task ID: string, what a call carries unchanged (JSON)
 PENDING = "pending"  # sorted set: task IDs by priority, then sequence
 SCHEDULED = "scheduled"  # sorted set: task IDs by due time
 HELD = "held"  # sorted set: task IDs by the end of their lease
@@ -22,8 +23,8 @@ WRAPUP = "wrapup"  # sorted set: task IDs by the end of their wrap-up
 EXPIRY = "expiry"  # sorted set: waiting task IDs by `expiresAt`
 JOINED = "joined"  # sorted set: pending task IDs whose caller is connected and waits, in queue order
 IDS = "ids"  # hash: caller ID -> its task that has not ended
-IDEMPOTENCY = "idem:"  # + key: string, the digest and the answer
-EVENTS = "events"  # stream: every change of state; webhooks, sockets and records read it
+IDEMPOTENCY = "idem:"  # + key: string, the digest and the answer (MessagePack)
+EVENTS = "events"  # stream: every change of state, an entry a run (MessagePack); sockets and records read it
 OUTBOX = "outbox"  # stream: the events of calls with a callback URL, or of a flow with webhook endpoints
 CONFIG = "conf"  # hash: enabled, lines and the like, and the sequence
 STATS = "stats"  # hash: counters; + ":" + yyyymmdd for a day's
@@ -39,9 +40,10 @@ AVAILABLE = "available"  # sorted set: holders by the time until which they wrap
 IDLE = (
     "idle:"  # + skills: sorted set of waiting holders by the time since when they are idle; `profiles` names the skills
 )
-WAITING = "waiting"  # hash: waiting holder and its process -> until when
-MINUTE = "minute:"  # + minute: hash, counters of one minute, with a short life
-INBOX = "w:"  # + process: sorted set of holders of this process that are to claim
+WAITING = "waiting"  # hash: waiting holder and its process -> until when, and on what terms
+GIVEN = "given"  # sorted set: task and token of calls that were given to a waiting holder and have not arrived
+MINUTE = "minute:"  # + minute: hash, counters of one minute; a closed one has a short life
+INBOX = "w:"  # + process: list, what was given to the waiting holders of this process, and whom to wake
 
 
 def queue_events(flow_id: str) -> str:

@@ -265,8 +265,10 @@ def word_of(error: ResponseError) -> str:
 def key_of(command: Sequence[Any]) -> Any:
     """The first key of a command, None where it has none. Covers the commands that this program sends."""
     name = command[0]
-    if name in ("EVALSHA", "EVAL"):
+    if name in ("FCALL", "EVALSHA", "EVAL"):
         return command[3] if int(command[2]) else None
+    if name == "BLMPOP":
+        return command[3]
     if name in _KEYLESS:
         return None
     if name in ("XREAD", "XREADGROUP"):

@@ -11,7 +11,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from switchroom.errors import Unavailable
 from switchroom.store.address import Address, Target
 from switchroom.store.nodes import Line, nodes_of, word_of
-from switchroom.store.script import Script
+from switchroom.store.script import Library, Script
 from switchroom.store.wire import Wire
 
 Word = str | bytes | int | float
@@ -34,6 +34,8 @@ _WAIT_ELSEWHERE = frozenset(
     {"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "READONLY", "MASTERDOWN", "UNBLOCKED", "LOADING"}
 )
 """Errors of a server that took nothing and is not the one to wait on (any more)."""
+_LOADS = 3
+"""How often a library is loaded for one call: each time its key may have moved to a server that lacks it."""
 _NEVER_S = 7 * 24 * 3600.0
 """A wire's own watch is of no use where the server is asked to wait: each wait has a deadline of its own."""
 
@@ -88,6 +90,27 @@ class Store:
             if not (isinstance(error, NoScriptError) or word_of(error) == "NOSCRIPT"):
                 raise
             return await self.call("EVAL", script.source, len(keys), *keys, *args)
+
+    async def run_function(self, library: Library, keys: Sequence[str], args: Sequence[Word]) -> Any:
+        """Runs a library's function, loading it where the server does not know it. It needs at least one key."""
+        command = ("FCALL", library.function, len(keys), *keys, *args)
+        for _ in range(_LOADS):
+            try:
+                return await self.call(*command)
+            except ResponseError as error:
+                if "Function not found" not in str(error):
+                    raise
+            try:
+                await self._at(keys[0], "FUNCTION", "LOAD", library.code)
+            except ResponseError as error:
+                if "already exists" not in str(error):
+                    raise
+        return await self.call(*command)
+
+    async def _at(self, key: str, *command: Word) -> Any:
+        """Runs a command that has no key on the server that has `key`."""
+        _, wire = await self._reach(("EXISTS", key), _deadline())
+        return await wire.send(*command)
 
     async def blocking(self, *command: Word, timeout_s: float) -> Any:
         """Runs a command that waits on the server (`BLPOP`, `XREAD BLOCK`) on a connection of its own.

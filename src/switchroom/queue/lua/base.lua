@@ -1,22 +1,65 @@
--- Shared by every script of the queue, in this order: base, line, wake, record, time, then the script's own body.
--- KEYS[1] is the flow's key prefix with its hash tag; the table of transitions `T` stands above this line.
-local K = KEYS[1]
+-- The state of one run, and the ways in and out of the store. Files follow in this order: base, line, record, figures,
+-- wake, time, one verb each, run. All of it is set up once a server; `begin` (run.lua) resets what belongs to one run.
 local call = redis.call
 local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
-local clock = call('TIME')
-local now = clock[1] * 1000 + floor(clock[2] / 1000)
+local pack = cmsgpack.pack
+
+local K, now, now_text -- the flow's key prefix with its hash tag; the server's time in ms, as a number and as text
+local settings, numbers, known_lanes, stirred, moves, records, writes, changes, endings, hooked, over_with, tally, longest, aht
+local verbs = {}
 
 local function text(number) return string.format('%.0f', number) end
-local now_text = text(now)
-
-local function call_key(id) return K .. 'c:' .. id end
 
 local SEPARATOR = '\31' -- between the skills of a set, and between a holder and a task; no skill may hold it
 
--- The flow's settings, read once a script at most.
+-- What a run changes in the indexes is written together, before the next look at one of them: a batch of calls costs a
+-- command an index, not a command a call.
+local MOST_WORDS = 1000
+local function bulk(command, key, words)
+  for first = 1, #words, MOST_WORDS do
+    call(command, key, unpack(words, first, min(first + MOST_WORDS - 1, #words)))
+  end
+end
+
+local function flush()
+  local changed = moves
+  moves = nil
+  for index, members in pairs(changed) do
+    local key = K .. index
+    local added, removed = {}, {}
+    for id, score in pairs(members) do
+      if score then
+        added[#added + 1] = score
+        added[#added + 1] = id
+      else
+        removed[#removed + 1] = id
+      end
+    end
+    if #removed > 0 then bulk('ZREM', key, removed) end
+    if #added > 0 then bulk('ZADD', key, added) end
+  end
+end
+
+-- Puts a member into a sorted set of the flow at this score, or takes it out (false).
+local function place_in(index, id, score)
+  if not moves then moves = {} end
+  local members = moves[index]
+  if not members then
+    members = {}
+    moves[index] = members
+  end
+  members[id] = score
+end
+
+-- Every look at an index passes here.
+local function look(...)
+  if moves then flush() end
+  return call(...)
+end
+
+-- The flow's settings, read once a run at most.
 local NAMES = { 'lines', 'enabled', 'aht_ms', 'sl_ms', 'open', 'hooks', 'short_ms', 'wrap_ms', 'retry_ms', 'relax',
-  'backoff_ms', 'tz_ms', 'days' }
-local settings
+  'backoff_ms', 'tz_ms', 'days', 'minute' }
 local function word(name)
   if not settings then
     settings = {}
@@ -26,9 +69,12 @@ local function word(name)
 end
 
 local function conf(name, default)
-  local value = word(name)
-  if value and value ~= '' then return tonumber(value) end
-  return default
+  local value = numbers[name]
+  if value == nil then
+    value = tonumber(word(name) or '') or default
+    numbers[name] = value
+  end
+  return value
 end
 
 -- Is the flow open by its hours, and when does it open next (0: it is open, or nobody knows)? `open` holds the coming
@@ -49,29 +95,7 @@ local function hands_out() return conf('enabled', 1) == 1 and opening() end
 
 -- Lines that are idle: none is held on them, and nobody wraps up on them.
 local function free_lines()
-  local busy = call('ZCARD', K .. 'held')
-  if conf('wrap_ms', 0) > 0 then busy = busy + call('ZCARD', K .. 'rest') end
+  local busy = look('ZCARD', K .. 'held')
+  if conf('wrap_ms', 0) > 0 then busy = busy + look('ZCARD', K .. 'rest') end
   return conf('lines', 4) - busy
-end
-
--- Statistics gather here and are written once, by `settle`: for ever, by day, and by minute for the window.
-local tally, longest, aht = {}, 0, nil
-local function count(field, by) tally[field] = (tally[field] or 0) + by end
-
-local MINUTES_KEPT_S = 7200
-local function write_statistics()
-  if aht then call('HSET', K .. 'conf', 'aht_ms', text(aht)) end
-  if not next(tally) then return end
-  local day = K .. 'stats:' .. text(floor((now + conf('tz_ms', 0)) / 86400000))
-  local minute = K .. 'minute:' .. text(floor(now / 60000))
-  for key, life_s in pairs({ [K .. 'stats'] = 0, [day] = conf('days', 400) * 86400, [minute] = MINUTES_KEPT_S }) do
-    if life_s > 0 and call('EXISTS', key) == 0 then
-      call('HSET', key, 'longest_ms', 0)
-      call('EXPIRE', key, text(life_s))
-    end
-    for field, by in pairs(tally) do call('HINCRBY', key, field, text(by)) end
-    if longest > 0 and longest > tonumber(call('HGET', key, 'longest_ms') or 0) then
-      call('HSET', key, 'longest_ms', text(longest))
-    end
-  end
 end

@@ -8,12 +8,11 @@ local MIXED = '*' -- when there are too many different sets: a lane whose calls 
 local BAND = 1e12
 local function order(priority, sequence) return text(-priority * BAND + sequence) end
 
-local function lane_key(lane)
-  if lane == '' then return K .. 'pending' end
-  return K .. 'lane:' .. lane
+local function lane_index(lane)
+  if lane == '' then return 'pending' end
+  return 'lane:' .. lane
 end
 
-local known_lanes
 local function lanes()
   if not known_lanes then known_lanes = call('SMEMBERS', K .. 'lanes') end
   return known_lanes
@@ -27,28 +26,28 @@ local function stand(id, need, score)
     call('SADD', K .. 'lanes', lane)
     known_lanes = nil
   end
-  call('ZADD', lane_key(lane), score, id)
+  place_in(lane_index(lane), id, score)
   return lane
 end
 
 local function leave(id, lane)
-  call('ZREM', lane_key(lane), id)
-  if lane ~= '' and call('EXISTS', lane_key(lane)) == 0 then
+  place_in(lane_index(lane), id, false)
+  if lane ~= '' and look('EXISTS', K .. lane_index(lane)) == 0 then
     call('SREM', K .. 'lanes', lane)
     known_lanes = nil
   end
 end
 
 local function pending_count()
-  local count = call('ZCARD', K .. 'pending')
-  for _, lane in ipairs(lanes()) do count = count + call('ZCARD', lane_key(lane)) end
+  local count = look('ZCARD', K .. 'pending')
+  for _, lane in ipairs(lanes()) do count = count + look('ZCARD', K .. lane_index(lane)) end
   return count
 end
 
 -- How many calls stand before this score.
 local function ahead(score)
-  local count = call('ZCOUNT', K .. 'pending', '-inf', '(' .. score)
-  for _, lane in ipairs(lanes()) do count = count + call('ZCOUNT', lane_key(lane), '-inf', '(' .. score) end
+  local count = look('ZCOUNT', K .. 'pending', '-inf', '(' .. score)
+  for _, lane in ipairs(lanes()) do count = count + look('ZCOUNT', K .. lane_index(lane), '-inf', '(' .. score) end
   return count
 end
 
@@ -67,15 +66,15 @@ end
 -- a list of {task, score, lane}.
 local function heads(skills, most)
   local found = {}
-  local function look(lane)
-    local rows = call('ZRANGE', lane_key(lane), 0, most - 1, 'WITHSCORES')
+  local function from_lane(lane)
+    local rows = look('ZRANGE', K .. lane_index(lane), 0, most - 1, 'WITHSCORES')
     for i = 1, #rows, 2 do found[#found + 1] = { rows[i], tonumber(rows[i + 1]), lane } end
   end
-  if not skills or skills:sub(1, 1) ~= '@' then look('') end
+  if not skills or skills:sub(1, 1) ~= '@' then from_lane('') end
   local plain = #found
   if skills ~= '' then
     for _, lane in ipairs(lanes()) do
-      if not skills or lane == MIXED or covers(skills, lane) then look(lane) end
+      if not skills or lane == MIXED or covers(skills, lane) then from_lane(lane) end
     end
   end
   if #found > plain and #found > 1 then table.sort(found, function(a, b) return a[2] < b[2] end) end

@@ -1,259 +1,328 @@
--- One call's record: loaded once, moved by events of the table, saved once.
+-- One call's record: an array in MessagePack under `c:` + task, whose places (STATE, CALLER, …) and defaults stand above
+-- this file; places at its end that hold their defaults are left out. What the call carries unchanged is under `p:` + task.
+-- Loaded once a run, moved by events of the table, and written once at the end of the run.
 
 -- Which index holds the calls of a state; pending ones stand in the line.
 local INDEX = { scheduled = 'scheduled', offered = 'held', live = 'held', wrapup = 'wrapup', ended = 'ended' }
 
-local FIELDS = { 's', 'id', 'n', 'o', 'h', 'pr', 'q', 'e', 'li', 'l', 'k', 'x', 'ws', 'u', 't', 'r', 'm', 'f', 'od', 'pt' }
-local TO_FINISH = { 's', 'id', 'n', 'o', 'h', 'li', 't', 'r', 'u' } -- what the end of an answered call needs
-
-local function record(id, f)
-  if not f.s then return nil end
-  return { id = id, from = f.s, s = f.s, caller = f.id, attempt = f.n, owner = f.o or '', past = f.h or '',
-    priority = tonumber(f.pr or 0), sequence = tonumber(f.q or 0), since = tonumber(f.ws or f.e or 0),
-    live = tonumber(f.li or 0), lane = f.l or '', need = f.k or '', expires = tonumber(f.x or 0), hook = f.u,
-    token = f.t or '', reason = f.r or '', most = tonumber(f.m or 0), failures = tonumber(f.f or 0),
-    answer_by = tonumber(f.od or 0), told = f.pt, put = {} }
+local function get(c, place)
+  local value = c.f[place]
+  if value == nil then return DEFAULTS[place] end
+  return value
 end
 
-local function load(id, fields)
-  fields = fields or FIELDS
-  local found = {}
-  for i, value in ipairs(call('HMGET', call_key(id), unpack(fields))) do found[fields[i]] = value end
-  return record(id, found)
+local function put(c, place, value)
+  local f = c.f
+  for gap = #f + 1, place - 1 do f[gap] = DEFAULTS[gap] end
+  f[place] = value
+  c.packed = nil
 end
 
--- With everything else that is stored, for an answer that says it all.
-local function load_whole(id)
-  local found, flat = {}, call('HGETALL', call_key(id))
-  for i = 1, #flat, 2 do found[flat[i]] = flat[i + 1] end
-  local r = record(id, found)
-  if r then r.flat = flat end
-  return r
+local function known(id, stored)
+  local f = cmsgpack.unpack(stored)
+  local c = { id = id, f = f, from = f[STATE], packed = stored }
+  records[id] = c
+  return c
 end
 
-local function put(r, field, value)
-  r.put[#r.put + 1] = field
-  r.put[#r.put + 1] = value
+local function load(id)
+  if records[id] then return records[id] end
+  local stored = call('GET', K .. 'c:' .. id)
+  return stored and known(id, stored) or nil
 end
 
--- A call that is not in the queue yet. `fields` are those that never change.
-local function create(id, caller, priority, sequence, need, expires, most, hook, since, fields)
-  local r = { id = id, from = '', s = '', caller = caller, attempt = '0', owner = '', past = '', priority = priority,
-    sequence = sequence, since = since, live = 0, lane = '', need = need, expires = expires, hook = hook, token = '',
-    reason = '', most = most, failures = 0, answer_by = 0, put = fields }
-  put(r, 'id', caller)
-  put(r, 'q', text(sequence))
-  put(r, 'e', now_text)
-  put(r, 'm', text(most))
-  if priority ~= 0 then put(r, 'pr', text(priority)) end
-  if expires ~= 0 then put(r, 'x', text(expires)) end
-  if need ~= '' then put(r, 'k', need) end
-  if hook ~= '' then put(r, 'u', hook) end
-  if since ~= now then put(r, 'ws', text(since)) end
-  call('HSET', K .. 'ids', caller, id)
-  return r
-end
-
--- `hook` is '1' for a call that has a callback URL. The outbox holds only what a webhook may want, and is emptied by
--- whoever turned an entry into messages: unlike the event stream it never forgets by length.
-local function emit(r, previous, owner, cause, reason, detail)
-  local fields = { 't', r.id, 'c', r.caller, 's', r.s, 'n', r.attempt, 'e', cause }
-  local function unless_empty(name, value)
-    if value ~= '' then
-      fields[#fields + 1] = name
-      fields[#fields + 1] = value
+-- Reads many at once, so that `load` finds them.
+local function fetch(ids)
+  local wanted, missing = {}, {}
+  for _, id in ipairs(ids) do
+    if not records[id] then
+      wanted[#wanted + 1] = K .. 'c:' .. id
+      missing[#missing + 1] = id
     end
   end
-  unless_empty('p', previous)
-  unless_empty('o', owner)
-  unless_empty('r', reason)
-  unless_empty('d', detail)
-  local entry = call('XADD', K .. 'events', 'MAXLEN', '~', 100000, '*', unpack(fields))
-  if r.hook == '1' or conf('hooks', 0) > 0 then call('XADD', K .. 'outbox', entry, unpack(fields)) end
+  for first = 1, #wanted, MOST_WORDS do
+    for i, stored in ipairs(call('MGET', unpack(wanted, first, min(first + MOST_WORDS - 1, #wanted)))) do
+      if stored then known(missing[first + i - 1], stored) end
+    end
+  end
+end
+
+-- A call that is not in the queue yet.
+local function create(id, caller, priority, sequence, need, expires, most, hook, since, payload)
+  local c = { id = id, from = '', f = { '', caller, sequence, now, most }, payload = payload }
+  records[id] = c
+  if priority ~= 0 then put(c, PRIORITY, priority) end
+  if since ~= now then put(c, SINCE, since) end
+  if need ~= '' then put(c, NEED, need) end
+  if hook ~= '' then put(c, HOOK, hook) end
+  if expires ~= 0 then put(c, EXPIRES, expires) end
+  call('HSET', K .. 'ids', caller, id)
+  writes[#writes + 1] = K .. 'p:' .. id
+  writes[#writes + 1] = payload
+  return c
+end
+
+local function payload_of(c)
+  if not c.payload then c.payload = call('GET', K .. 'p:' .. c.id) end
+  return c.payload
+end
+
+local function since_of(c)
+  local since = c.f[SINCE] or 0
+  return since > 0 and since or c.f[ENQUEUED]
 end
 
 -- One line of a call's history, an array that ends with its last value: time, state, cause, attempt, owner, reason, detail.
 local function line_of_history(state, cause, attempt, owner, reason, detail)
-  local head = '[' .. now_text .. ',"' .. state .. '",'
+  local head = '[' .. now_text .. ',"' .. state .. '",' .. cjson.encode(cause)
   if detail ~= '' or reason ~= '' then
-    return head .. cjson.encode(cause) .. ',' .. attempt .. ',' .. cjson.encode(owner) .. ',"' .. reason .. '",'
-      .. cjson.encode(detail) .. ']'
+    return head .. ',' .. attempt .. ',' .. cjson.encode(owner) .. ',"' .. reason .. '",' .. cjson.encode(detail) .. ']'
   end
-  if owner ~= '' then return head .. cjson.encode(cause) .. ',' .. attempt .. ',' .. cjson.encode(owner) .. ']' end
-  if tonumber(attempt) > 0 then return head .. cjson.encode(cause) .. ',' .. attempt .. ']' end
-  return head .. cjson.encode(cause) .. ']'
+  if owner ~= '' then return head .. ',' .. attempt .. ',' .. cjson.encode(owner) .. ']' end
+  if attempt > 0 then return head .. ',' .. attempt .. ']' end
+  return head .. ']'
 end
 
-local function answered(r)
-  if r.live > 0 then return end -- a second attempt is no second answer
-  local wait = max(0, now - r.since)
-  count('answered', 1)
-  count('wait_ms', wait)
-  longest = max(longest, wait)
-  if wait <= conf('sl_ms', 20000) then count('in_sl', 1) end
-end
-
-local function over(r, reason)
-  count('ended', 1)
-  if reason == 'failed' or reason == 'timeout' or reason == 'no_answer' then count('failed', 1) end
-  if (reason == 'abandoned' or reason == 'expired') and r.live == 0 then
-    local wait = max(0, now - r.since)
-    count('abandoned', 1)
-    longest = max(longest, wait)
-    if reason == 'abandoned' and wait < conf('short_ms', 5000) then count('short_abandoned', 1) end
+-- What changed, for the event stream: changes that differ in their call alone stand together, as {state, cause, owner,
+-- previous, attempt, reason, detail, {task, caller, …}}; what becomes of one call stays in order. `more` (see `step`)
+-- keeps what is the same for the next call that it moves. Returns the line of the call's history.
+local CHANGES_AN_ENTRY = 32
+local function tell_change(c, event, state, previous, owner, more)
+  local f = c.f
+  local attempt = f[ATTEMPT] or 0
+  local alike = more[event]
+  if not alike or alike.previous ~= previous or alike.attempt ~= attempt or alike.owner ~= owner then
+    local cause, reason, detail = more.cause or event, more.reason or '', more.detail or ''
+    alike = { previous = previous, attempt = attempt, owner = owner, place = 0,
+      change = { state, cause, owner, previous, attempt, reason, detail },
+      line = line_of_history(state, cause, attempt, owner, reason, detail) }
+    more[event] = alike
   end
+  local calls = alike.calls
+  if alike.place <= (c.change or 0) or #calls >= CHANGES_AN_ENTRY * 2 then
+    local change = { unpack(alike.change) }
+    calls = {}
+    change[8] = calls
+    alike.calls, alike.place = calls, #changes + 1
+    changes[alike.place] = change
+  end
+  c.change = alike.place
+  calls[#calls + 1] = c.id
+  calls[#calls + 1] = f[CALLER]
+  if f[HOOK] == '1' then hooked = true end
+  return alike.line
 end
 
-local function handled(r)
-  local took = max(0, now - r.live)
-  count('handle_ms', took)
-  count('handled', 1)
-  -- moving average of the handling time, for the estimated wait: a tenth of each new call
-  aht = aht or conf('aht_ms', took)
-  aht = aht + (took - aht) / 10
+-- The outbox holds only what a webhook may want (a run that touches no call with a callback URL, in a flow without
+-- endpoints, writes none), and is emptied by whoever turned an entry into messages: unlike the event stream it never
+-- forgets by length.
+local function write_changes()
+  local outbox = hooked or conf('hooks', 0) > 0
+  local entry, many = {}, 0
+  local function write_entry()
+    local stored = pack(entry)
+    local id = call('XADD', K .. 'events', 'MAXLEN', '~', 50000, '*', 'b', stored)
+    if outbox then call('XADD', K .. 'outbox', id, 'b', stored) end
+    entry, many = {}, 0
+  end
+  for _, alike in ipairs(changes) do
+    local more = #alike[8] / 2
+    if many + more > CHANGES_AN_ENTRY then write_entry() end
+    entry[#entry + 1] = alike
+    many = many + more
+  end
+  write_entry()
 end
 
--- Moves a loaded call by an event. `more` holds: owner, cause, reason, detail, score (in the new state's index).
--- Returns the new state, or nil where the table does not allow it.
-local function step(r, event, more)
-  local before, after = r.s, T[r.s .. ':' .. event]
+-- Moves a loaded call by an event. `more` holds: owner, cause, reason, detail, score (in the new state's index); several
+-- calls that the same becomes of share it. Returns the new state, or nil where the table does not allow it.
+local function step(c, event, more)
+  local f = c.f
+  local before = f[STATE]
+  local after = T[before][event]
   if not after then return nil end
-  local owner, cause = more.owner or r.owner, more.cause or event
-  local reason, detail = more.reason or '', more.detail or ''
-  r.s = after
-  r.score = more.score or r.score
-  local line = line_of_history(after, cause, r.attempt, owner, reason, detail)
-  r.past = r.past == '' and line or r.past .. ',' .. line
-  emit(r, before, owner, cause, reason, detail)
-  if reason ~= '' then r.reason = reason; put(r, 'r', reason) end
-  if detail ~= '' then put(r, 'd', detail) end
+  local owner_before, live = f[OWNER] or '', f[LIVE] or 0
+  local owner = more.owner or owner_before
+  local line = tell_change(c, event, after, before, owner, more)
+  f[STATE] = after
+  local past = f[PAST] or ''
+  f[PAST] = past == '' and line or past .. ',' .. line
+  c.score = more.score or c.score
+  local reason = more.reason or ''
+  if reason ~= '' then put(c, REASON, reason) end
+  if more.detail and more.detail ~= '' then put(c, DETAIL, more.detail) end
   if after == 'offered' then
-    put(r, 'of', now_text)
+    put(c, OFFERED, now)
   elseif after == 'live' then
-    answered(r)
-    r.live = now
-    put(r, 'li', now_text)
+    if live == 0 then answered(since_of(c)) end -- a second attempt is no second answer
+    put(c, LIVE, now)
   elseif after == 'wrapup' then
-    put(r, 'w', now_text)
+    put(c, WRAPUP, now)
   elseif after == 'ended' then
-    put(r, 'en', now_text)
-    over(r, reason)
+    put(c, ENDED, now)
+    over(reason, live, since_of(c))
   end
-  if before == 'live' and r.live > 0 then
-    if after == 'wrapup' or after == 'ended' then handled(r) end
+  if before == 'live' and live > 0 then
+    if after == 'wrapup' or after == 'ended' then handled(live) end
     local rest = conf('wrap_ms', 0)
     if rest > 0 and after == 'wrapup' then
-      call('ZADD', K .. 'rest', text(now + rest), r.id)
-      call('ZADD', K .. 'available', text(now + rest), owner)
+      place_in('rest', c.id, text(now + rest))
+      place_in('available', owner, text(now + rest))
     end
   end
   if after == 'pending' or after == 'scheduled' then owner = '' end
-  if owner ~= r.owner then r.owner = owner; put(r, 'o', owner) end
+  if owner ~= owner_before then put(c, OWNER, owner) end
   return after
 end
 
-local function relaxes(r)
-  return r.need ~= '' and r.need:sub(1, 1) ~= '@' and word('relax') and word('relax') ~= ''
+local function relaxes(c)
+  local need = get(c, NEED)
+  return need ~= '' and need:sub(1, 1) ~= '@' and word('relax') and word('relax') ~= ''
 end
 
--- Writes the record and its place in the indexes.
-local function save(r)
-  local from, to, id = r.from, r.s, r.id
+-- Has the record written at the end of the run.
+local function write(c)
+  if not c.written then
+    c.written = true
+    records[#records + 1] = c
+  end
+  c.packed = nil
+end
+
+-- The record as it is stored.
+local function packed(c)
+  if not c.packed then c.packed = pack(c.f) end
+  return c.packed
+end
+
+-- Notes the record to be written, and changes its place in the indexes.
+local function save(c)
+  local f, from, id = c.f, c.from, c.id
+  local to = f[STATE]
+  local index_before, index = INDEX[from], INDEX[to]
   if from == 'pending' then
-    leave(id, r.lane)
-    call('ZREM', K .. 'joined', id)
-    if to ~= 'pending' and r.need ~= '' then call('ZREM', K .. 'relax', id) end
-  elseif from ~= '' and INDEX[from] ~= INDEX[to] then
-    call('ZREM', K .. INDEX[from], id)
+    leave(id, f[LANE] or '')
+    if to ~= 'pending' and (f[NEED] or '') ~= '' then place_in('relax', id, false) end
+    if (f[JOINED] or 0) > 0 then place_in('joined', id, false) end
+  elseif from ~= '' and index_before ~= index then
+    place_in(index_before, id, false)
   end
   if to == 'pending' then
-    local lane = stand(id, r.need, order(r.priority, r.sequence))
-    if lane ~= r.lane then r.lane = lane; put(r, 'l', lane) end
-    if relaxes(r) then call('ZADD', K .. 'relax', now_text, id) end
-    stir()
+    local lane = stand(id, get(c, NEED), order(get(c, PRIORITY), f[SEQUENCE]))
+    if lane ~= get(c, LANE) then put(c, LANE, lane) end
+    if relaxes(c) then place_in('relax', id, now_text) end
+    stirred = true
   elseif to == 'ended' then
-    call('ZADD', K .. (r.dead and 'dead' or 'ended'), now_text, id)
-    if call('HGET', K .. 'ids', r.caller) == id then call('HDEL', K .. 'ids', r.caller) end
-  elseif r.score then
-    call('ZADD', K .. INDEX[to], r.score, id)
+    place_in(c.dead and 'dead' or 'ended', id, now_text)
+    over_with[#over_with + 1] = c
+  elseif c.score then
+    place_in(index, id, c.score)
   end
-  if r.expires > 0 and r.live == 0 then
-    if to == 'pending' or to == 'scheduled' then
-      call('ZADD', K .. 'expiry', text(r.expires), id)
-    else
-      call('ZREM', K .. 'expiry', id)
-    end
+  if (f[EXPIRES] or 0) > 0 and (f[LIVE] or 0) == 0 then
+    place_in('expiry', id, (to == 'pending' or to == 'scheduled') and text(f[EXPIRES]))
   end
-  if INDEX[from] == 'held' and INDEX[to] ~= 'held' then stir() end
-  put(r, 's', to)
-  put(r, 'h', r.past)
-  put(r, 'n', r.attempt)
-  call('HSET', call_key(id), unpack(r.put))
-  r.from, r.saved, r.put = to, r.put, {}
+  if index_before == 'held' and index ~= 'held' then stirred = true end
+  c.from = to
+  write(c)
 end
 
-local function move(r, event, more)
-  local after = step(r, event, more)
-  if after then save(r) end
+-- Writes every record that changed, and frees the callers' IDs of the calls that are over.
+local function write_records()
+  for _, c in ipairs(records) do
+    writes[#writes + 1] = K .. 'c:' .. c.id
+    writes[#writes + 1] = packed(c)
+  end
+  for first = 1, #writes, MOST_WORDS do call('MSET', unpack(writes, first, min(first + MOST_WORDS - 1, #writes))) end
+  for first = 1, #over_with, MOST_WORDS do
+    local callers, free = {}, {}
+    for i = first, min(first + MOST_WORDS - 1, #over_with) do callers[#callers + 1] = over_with[i].f[CALLER] end
+    for i, id in ipairs(call('HMGET', K .. 'ids', unpack(callers))) do
+      if id == over_with[first + i - 1].id then free[#free + 1] = callers[i] end
+    end
+    if #free > 0 then call('HDEL', K .. 'ids', unpack(free)) end
+  end
+end
+
+local function move(c, event, more)
+  local after = step(c, event, more)
+  if after then save(c) end
   return after
 end
 
--- Is this hold still the call's? Every write of a holder passes here: an older token is refused.
-local function holds(r, owner, token)
-  return r and r.owner == owner and r.token == token and (r.s == 'offered' or r.s == 'live' or r.s == 'wrapup')
+-- Is this hold still the call's? Every write of a holder passes here: an older token (a number) is refused.
+local function holds(c, owner, token)
+  if not c or get(c, OWNER) ~= owner or get(c, TOKEN) ~= token then return false end
+  local state = c.f[STATE]
+  return state == 'offered' or state == 'live' or state == 'wrapup'
 end
 
 -- After an unanswered offer or a refusal the same holder is not offered the same call for a while, each
 -- time twice as long, at most five minutes.
 local MOST_BACKOFF_MS = 300000
-local function back_off(r)
-  local first = conf('backoff_ms', 5000)
-  if first <= 0 or r.owner == '' then return end
-  local times = call('HINCRBY', call_key(r.id), 'b:' .. r.owner, 1)
-  local pause = min(MOST_BACKOFF_MS, first * 2 ^ min(times - 1, 16))
-  call('ZADD', K .. 'backoff', text(now + pause), r.owner .. SEPARATOR .. r.id)
+local function back_off(c)
+  local first, owner = conf('backoff_ms', 5000), get(c, OWNER)
+  if first <= 0 or owner == '' then return end
+  local refusals, at = get(c, REFUSALS), 1
+  while refusals[at] and refusals[at] ~= owner do at = at + 2 end
+  local times = (refusals[at + 1] or 0) + 1
+  put(c, REFUSALS, { unpack(refusals) })
+  c.f[REFUSALS][at], c.f[REFUSALS][at + 1] = owner, times
+  place_in('backoff', owner .. SEPARATOR .. c.id, text(now + min(MOST_BACKOFF_MS, first * 2 ^ min(times - 1, 16))))
 end
 
 -- An attempt that came to nothing (its holder died, or nobody answered): back to its place, after the flow's delay; the
 -- last one ends the call, and puts it among the dead letters.
-local function fail_attempt(r, cause, reason, detail)
-  r.failures = r.failures + 1
-  put(r, 'f', r.failures)
-  if r.failures >= r.most then
-    r.dead = true
-    move(r, 'exhausted', { reason = reason, cause = cause, detail = detail })
+local function fail_attempt(c, cause, reason, detail)
+  local failures = get(c, FAILURES) + 1
+  put(c, FAILURES, failures)
+  if failures >= c.f[MOST] then
+    c.dead = true
+    move(c, 'exhausted', { reason = reason, cause = cause, detail = detail })
     return
   end
   local delay = conf('retry_ms', 0)
   if delay > 0 then
-    move(r, 'postponed', { cause = cause, detail = detail, score = text(now + delay) })
+    move(c, 'postponed', { cause = cause, detail = detail, score = text(now + delay) })
   else
-    move(r, cause, { detail = detail })
+    move(c, cause, { detail = detail })
   end
 end
 
 -- The holder closes a call. A verb that ended it before (complete, cancel) has set the reason, and it stays.
-local function finish(r, reason, detail, outcome, result)
-  if outcome ~= '' then put(r, 'oc', outcome) end
-  if result ~= '' then put(r, 'rs', result) end
-  if r.reason ~= '' and r.s == 'wrapup' then reason = r.reason end
-  if r.s == 'live' then step(r, 'hung_up', { reason = reason, detail = detail, score = now_text }) end
-  return move(r, 'finished', { reason = reason, detail = detail })
+local function finish(c, reason, detail, outcome, result)
+  local f = c.f
+  if outcome ~= '' then put(c, OUTCOME, outcome) end
+  if result ~= '' then put(c, RESULT, result) end
+  if f[STATE] == 'wrapup' and (f[REASON] or '') ~= '' then reason = f[REASON] end
+  local key = detail == '' and reason or reason .. SEPARATOR .. detail
+  local more = endings[key]
+  if not more then
+    more = { reason = reason, detail = detail, score = now_text }
+    endings[key] = more
+  end
+  if f[STATE] == 'live' then step(c, 'hung_up', more) end
+  return move(c, 'finished', more)
 end
 
--- Gives a call to a holder, which must answer within `offer` ms (0: whenever), or has answered already.
-local function take(r, owner, lease, offer, at_once)
-  local token = call('HINCRBY', K .. 'conf', 'token', 1)
-  local answer_by = (offer > 0 and not at_once) and now + offer or 0
-  local score = text(answer_by > 0 and min(now + lease, answer_by) or now + lease)
-  r.attempt = text(r.attempt + 1)
-  r.token = text(token)
-  put(r, 't', r.token)
-  if answer_by ~= r.answer_by then put(r, 'od', text(answer_by)) end
-  step(r, 'claimed', { owner = owner, score = score })
-  if at_once then step(r, 'answered', { score = score }) end
-  save(r)
-  if not r.flat then return { r.id, token, call('HGETALL', call_key(r.id)) } end
-  for _, word in ipairs(r.saved) do r.flat[#r.flat + 1] = word end -- of a field that stands twice the last counts
-  return { r.id, token, r.flat }
+-- How a holder gets calls, which it must answer within `offer` ms (0: whenever), or has answered already. `grace` is what
+-- is left of the lease if the holder does not say soon that a call reached it (nil: it asked for it and knows).
+local function terms_of(owner, lease, offer, at_once, grace)
+  lease, offer = tonumber(lease), tonumber(offer)
+  local answer_by = (offer > 0 and at_once ~= '1') and now + offer or 0
+  local until_ms = now + (grace and min(lease, grace) or lease)
+  if answer_by > 0 then until_ms = min(until_ms, answer_by) end
+  return { at_once = at_once == '1', answer_by = answer_by, more = { owner = owner, score = text(until_ms) } }
 end
+
+-- Gives a call to a holder.
+local function take(c, terms, token)
+  put(c, ATTEMPT, (c.f[ATTEMPT] or 0) + 1)
+  put(c, TOKEN, token)
+  if terms.answer_by ~= get(c, ANSWER_BY) then put(c, ANSWER_BY, terms.answer_by) end
+  step(c, 'claimed', terms.more)
+  if terms.at_once then step(c, 'answered', terms.more) end
+  save(c)
+end
+
+-- The next fencing tokens of the flow, `many` of them; returns the first.
+local function tokens(many) return call('HINCRBY', K .. 'conf', 'token', many) - many + 1 end

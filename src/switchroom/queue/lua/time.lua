@@ -5,9 +5,12 @@ local AT_ONCE = 100
 -- The calls of an index whose time has come, loaded. One without a record is dropped.
 local function due(index)
   local found = {}
-  for _, id in ipairs(call('ZRANGEBYSCORE', K .. index, '-inf', now_text, 'LIMIT', 0, AT_ONCE)) do
-    local r = load(id)
-    if r then found[#found + 1] = r else call('ZREM', K .. index, id) end
+  local ids = look('ZRANGEBYSCORE', K .. index, '-inf', now_text, 'LIMIT', 0, AT_ONCE)
+  if #ids == 0 then return found end
+  fetch(ids)
+  for _, id in ipairs(ids) do
+    local c = records[id]
+    if c then found[#found + 1] = c else place_in(index, id, false) end
   end
   return found
 end
@@ -16,46 +19,52 @@ end
 local function relax()
   local steps = {}
   for s in (word('relax') or ''):gmatch('%d+') do steps[#steps + 1] = tonumber(s) * 1000 end
-  for _, r in ipairs(due('relax')) do
-    local id = r.id
-    call('ZREM', K .. 'relax', id)
-    if r.s == 'pending' and r.need ~= '' then
-      leave(id, r.lane)
-      local skills, kept = cjson.decode(call('HGET', call_key(id), 'p')).skills or {}, {}
-      local dropped, following = 0, nil
+  for _, c in ipairs(due('relax')) do
+    local id = c.id
+    place_in('relax', id, false)
+    if c.f[STATE] == 'pending' and get(c, NEED) ~= '' then
+      leave(id, get(c, LANE))
+      local skills, kept = cjson.decode(payload_of(c)).skills or {}, {}
+      local dropped, following, since = 0, nil, since_of(c)
       for _, after in ipairs(steps) do
-        if now - r.since >= after then dropped = dropped + 1 elseif not following then following = after end
+        if now - since >= after then dropped = dropped + 1 elseif not following then following = after end
       end
       for i = 1, #skills - dropped do kept[i] = skills[i] end
       table.sort(kept)
-      r.need = table.concat(kept, SEPARATOR)
-      r.lane = stand(id, r.need, order(r.priority, r.sequence))
-      call('HSET', call_key(id), 'k', r.need, 'l', r.lane)
-      if r.need ~= '' and following then call('ZADD', K .. 'relax', text(r.since + following), id) end
-      stir()
+      local need = table.concat(kept, SEPARATOR)
+      put(c, NEED, need)
+      put(c, LANE, stand(id, need, order(get(c, PRIORITY), c.f[SEQUENCE])))
+      write(c)
+      if need ~= '' and following then place_in('relax', id, text(since + following)) end
+      stirred = true
     end
   end
 end
 
 local function tick()
-  for _, r in ipairs(due('expiry')) do
-    if not move(r, 'expired', { reason = 'expired', detail = 'not started before its expiresAt' }) then
-      call('ZREM', K .. 'expiry', r.id)
+  for _, c in ipairs(due('expiry')) do
+    if not move(c, 'expired', { reason = 'expired', detail = 'not started before its expiresAt' }) then
+      place_in('expiry', c.id, false)
     end
   end
-  for _, r in ipairs(due('scheduled')) do move(r, 'due', {}) end
-  for _, r in ipairs(due('held')) do
-    if r.s == 'offered' and r.answer_by > 0 and r.answer_by <= now then
-      back_off(r)
-      fail_attempt(r, 'no_answer', 'no_answer', r.owner .. ' did not answer the offer in time')
+  for _, c in ipairs(due('scheduled')) do move(c, 'due', {}) end
+  for _, c in ipairs(due('held')) do
+    local owner, answer_by = get(c, OWNER), get(c, ANSWER_BY)
+    local given = c.id .. SEPARATOR .. text(get(c, TOKEN))
+    if look('ZSCORE', K .. 'given', given) then
+      place_in('given', given, false)
+      move(c, 'released', { cause = 'not_taken', detail = owner .. ' was given the call and did not take it' })
+    elseif c.f[STATE] == 'offered' and answer_by > 0 and answer_by <= now then
+      back_off(c)
+      fail_attempt(c, 'no_answer', 'no_answer', owner .. ' did not answer the offer in time')
     else
-      fail_attempt(r, 'lease_expired', 'failed', 'its holder ' .. r.owner .. ' gave no sign of life')
+      fail_attempt(c, 'lease_expired', 'failed', 'its holder ' .. owner .. ' gave no sign of life')
     end
   end
-  for _, r in ipairs(due('wrapup')) do
-    local reason = r.reason ~= '' and r.reason or 'failed'
-    move(r, 'wrapup_over', { reason = reason, detail = 'its record was not closed in time' })
+  for _, c in ipairs(due('wrapup')) do
+    local reason = get(c, REASON)
+    move(c, 'wrapup_over', { reason = reason ~= '' and reason or 'failed', detail = 'its record was not closed in time' })
   end
-  if conf('wrap_ms', 0) > 0 and call('ZREMRANGEBYSCORE', K .. 'rest', '-inf', now_text) > 0 then stir() end
+  if conf('wrap_ms', 0) > 0 and look('ZREMRANGEBYSCORE', K .. 'rest', '-inf', now_text) > 0 then stirred = true end
   if word('relax') and word('relax') ~= '' then relax() end
 end

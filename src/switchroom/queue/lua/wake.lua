@@ -1,10 +1,9 @@
 -- Holders that wait. Each stands in `idle:` + the skills it offers, by the time since when it is idle; `profiles` names
--- those sets; `waiting` says until when it waits. A call that may be taken wakes the one that has been idle the longest
--- among those that can take it. A waiter is a holder and the inbox of its process: one holder may wait in several.
+-- those sets; `waiting` says until when it waits, and on what terms. A call that may be taken goes to the one that has
+-- been idle the longest among those that can take it: at once, if it waits in this flow alone, else it is woken to look.
+-- A waiter is a holder and the inbox of its process: one holder may wait in several.
 
-local stirred = false -- something may be taken now that could not be before
-
-local function stir() stirred = true end
+local GRACE_MS = 2000 -- a call that was given to a holder whose process does not say soon that it arrived goes back
 
 local function forget_waiter(waiter, skills)
   call('ZREM', K .. 'idle:' .. skills, waiter)
@@ -13,7 +12,7 @@ local function forget_waiter(waiter, skills)
 end
 
 local function backing_off(owner, id)
-  local over = call('ZSCORE', K .. 'backoff', owner .. SEPARATOR .. id)
+  local over = look('ZSCORE', K .. 'backoff', owner .. SEPARATOR .. id)
   return over and tonumber(over) > now
 end
 
@@ -38,34 +37,51 @@ local function longest_idle(profiles, id, need, refusals)
   return best, best_skills
 end
 
--- Wakes a holder for each call at the heads of the lanes, as far as lines are free.
+-- What a process reads from its inbox: the holder's name, and where it got a call also task, token, record and payload.
+local function notify(inbox, message)
+  call('RPUSH', K .. 'w:' .. inbox, pack(message))
+  call('PEXPIRE', K .. 'w:' .. inbox, 60000)
+end
+
+-- Takes the waiters of a call in turn until one is there: gives it the call, or wakes it. Returns whether there was one.
+local function find_holder(profiles, id, need, refusals)
+  while true do
+    local waiter, skills = longest_idle(profiles, id, need, refusals)
+    if not waiter then return false end
+    local deadline, lease, offer, at_once, direct = (call('HGET', K .. 'waiting', waiter) or '0:0:0::')
+      :match('^(%d+):(%d+):(%d+):(1?):(1?)$')
+    forget_waiter(waiter, skills)
+    if tonumber(deadline) > now then -- else that one has gone: the next
+      local owner, inbox = waiter:match(WAITER)
+      if direct == '1' then
+        local c = load(id)
+        local token = tokens(1)
+        take(c, terms_of(owner, lease, offer, at_once, GRACE_MS), token)
+        place_in('given', id .. SEPARATOR .. token, now_text)
+        notify(inbox, { owner, id, token, c.f, payload_of(c) })
+      else
+        notify(inbox, { owner })
+      end
+      return true
+    end
+  end
+end
+
+-- Finds a holder for each of the first calls of the lanes, as far as lines are free.
+local MOST_AT_ONCE = 64
 local function wake_holders()
   local profiles = call('SMEMBERS', K .. 'profiles')
   if #profiles == 0 or not hands_out() then return end
   local free = free_lines()
-  local refusals = call('EXISTS', K .. 'backoff') == 1
-  for _, head in ipairs(free > 0 and heads(nil, refusals and PATIENCE or 1) or {}) do
+  if free < 1 then return end
+  local refusals = look('EXISTS', K .. 'backoff') == 1
+  local nobody = {} -- needs that no holder who waits meets
+  for _, head in ipairs(heads(nil, min(free, MOST_AT_ONCE))) do
     local id, need = head[1], head[3]
-    if need == MIXED then need = call('HGET', call_key(id), 'k') or '' end
-    local waiter, skills = longest_idle(profiles, id, need, refusals)
-    while waiter do
-      local deadline = call('HGET', K .. 'waiting', waiter) or '0'
-      forget_waiter(waiter, skills)
-      if tonumber(deadline) > now then
-        local owner, inbox = waiter:match(WAITER)
-        call('ZADD', K .. 'w:' .. inbox, 0, owner)
-        call('PEXPIRE', K .. 'w:' .. inbox, 60000)
-        free = free - 1
-        break
-      end
-      waiter, skills = longest_idle(profiles, id, need, refusals) -- that one had gone: the next
+    if need == MIXED then need = get(load(id), NEED) end
+    if not nobody[need] then
+      if find_holder(profiles, id, need, refusals) then free = free - 1 else nobody[need] = not refusals end
     end
     if free < 1 then return end
   end
-end
-
--- Runs once at the end of every script.
-local function settle()
-  if stirred then wake_holders() end
-  write_statistics()
 end

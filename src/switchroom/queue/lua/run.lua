@@ -1,0 +1,20 @@
+-- One run: a verb on a flow. Whatever it stirred up is settled in any case, and all of it is written.
+local function begin(key)
+  K = key
+  local clock = call('TIME')
+  now = clock[1] * 1000 + floor(clock[2] / 1000)
+  now_text = text(now)
+  settings, known_lanes, moves, stirred, hooked, aht, longest = nil, nil, nil, false, false, nil, 0
+  numbers, records, writes, changes, over_with, tally, endings = {}, {}, {}, {}, {}, {}, {}
+end
+
+return function(keys, args)
+  begin(keys[1])
+  local reply = verbs[args[1]](unpack(args, 2))
+  if stirred then wake_holders() end
+  if moves then flush() end
+  if #records > 0 then write_records() end
+  if #changes > 0 then write_changes() end
+  write_figures()
+  return reply
+end
