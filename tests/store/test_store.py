@@ -6,7 +6,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from switchroom.errors import Unavailable
-from switchroom.store import Script, Store
+from switchroom.store import Library, Script, Store
 
 
 async def test_replies_come_as_resp2(store: Store) -> None:
@@ -47,6 +47,17 @@ async def test_script_runs_by_its_hash_and_is_loaded_when_unknown(store: Store) 
     await store.call("SCRIPT", "FLUSH")
     replies = await asyncio.gather(*(store.run(script, ["k"], [n]) for n in range(20)))
     assert [reply[1] for reply in replies] == [str(n).encode() for n in range(20)]
+
+
+async def test_a_library_sets_up_once_and_is_loaded_again_where_it_is_missing(store: Store) -> None:
+    counting = Library("counting", "local times = 0\nreturn function(keys, args) times = times + 1 return times end")
+    other = Library("counting", "return function(keys, args) return args[1] end")
+    assert [await store.run_function(counting, ["{x}a"], []) for _ in range(3)] == [1, 2, 3]
+    assert await store.run_function(other, ["{x}a"], ["hello"]) == b"hello"  # another version beside it
+    assert await store.run_function(counting, ["{x}a"], []) == 4
+    await store.call("FUNCTION", "FLUSH")
+    replies = await asyncio.gather(*(store.run_function(counting, ["{x}a"], []) for _ in range(5)))
+    assert sorted(replies) == [1, 2, 3, 4, 5]
 
 
 async def test_a_lost_connection_fails_what_was_under_way_and_heals(store: Store) -> None:
