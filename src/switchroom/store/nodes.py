@@ -27,7 +27,21 @@ CONNECT_S = 3.0
 REFRESH_GAP_S = 0.05
 
 _KEYLESS = frozenset(
-    {"PING", "INFO", "SCRIPT", "TIME", "CONFIG", "CLIENT", "CLUSTER", "WAIT", "ROLE", "DBSIZE", "FLUSHALL", "ECHO"}
+    {
+        "PING",
+        "INFO",
+        "SCRIPT",
+        "FUNCTION",
+        "TIME",
+        "CONFIG",
+        "CLIENT",
+        "CLUSTER",
+        "WAIT",
+        "ROLE",
+        "DBSIZE",
+        "FLUSHALL",
+        "ECHO",
+    }
 )
 
 
