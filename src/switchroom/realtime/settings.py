@@ -111,6 +111,12 @@ class MediaSettings(TalkSettings):
     openai_voice: str = "marin"
     openai_transcriber: str = "gpt-transcribe"
     """The model that writes down what the caller says."""
+    openai_session_s: float = Field(default=3300.0, gt=0)
+    """A session older than this is left for a new one at the next quiet moment: the service ends them after an hour."""
+    openai_prices: dict[str, float] = {}
+    """What a million tokens cost, for the cost on the record: `text_in`, `text_cached`, `audio_in`, `audio_cached`,
+    `text_out`, `audio_out`, and `minute` for a minute that is written down. Without prices no cost is told."""
+    openai_currency: str = "USD"
     openai_tries: int = Field(default=5, ge=1, le=50)
     """Connections lost in a row after which the call ends."""
 
