@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from switchroom.engine.voice_settings import VoiceSettings
+from switchroom.realtime.openai_cost import PRICES
 from switchroom.realtime.talk_settings import TalkSettings
 
 OPENAI_URL = "wss://api.openai.com/v1/realtime"
@@ -113,7 +114,7 @@ class MediaSettings(TalkSettings):
     """The model that writes down what the caller says."""
     openai_session_s: float = Field(default=3300.0, gt=0)
     """A session older than this is left for a new one at the next quiet moment: the service ends them after an hour."""
-    openai_prices: dict[str, float] = {}
+    openai_prices: dict[str, float] = Field(default_factory=dict)
     """What a million tokens cost, for the cost on the record: `text_in`, `text_cached`, `audio_in`, `audio_cached`,
     `text_out`, `audio_out`, and `minute` for a minute that is written down. Without prices no cost is told."""
     openai_currency: str = "USD"
@@ -128,6 +129,14 @@ class MediaSettings(TalkSettings):
     @classmethod
     def _not_blank(cls, value: SecretStr | None) -> SecretStr | None:
         return value if value is not None and value.get_secret_value() else None
+
+    @field_validator("openai_prices")
+    @classmethod
+    def _known_prices(cls, value: dict[str, float]) -> dict[str, float]:
+        unknown = sorted(set(value) - set(PRICES))
+        if unknown:
+            raise ValueError(f"knows {', '.join(PRICES)}, not {', '.join(unknown)}")
+        return value
 
     @field_validator("openai_url")
     @classmethod
