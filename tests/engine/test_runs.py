@@ -277,10 +277,13 @@ import asyncio, contextlib, sys, time
 from switchroom.compact import compact_canvas
 from switchroom.engine import Engine, FlowStore, Session
 from switchroom.engine.events import TurnInput
+from switchroom.engine import runs
 from switchroom.engine.runs import Given, Runs
 from switchroom.net import GuardedClient
 from switchroom.store import Store
 import msgspec
+
+runs.LEASE_MS, runs._RENEW_S = 1_500, 0.5
 
 async def main(url, run_id, canvas):
     store = await Store.connect(url)
@@ -321,8 +324,7 @@ async def test_a_killed_process_is_replaced(store: Store, flows: FlowStore, data
         takeover = Takeover(store, Engine(flows, client=client), executions)
         while not await takeover.once():
             assert time.monotonic() - killed < 20
-            await asyncio.sleep(0.2)
-    assert time.monotonic() - killed < runs_module.LEASE_MS / 1000 + 3
+            await asyncio.sleep(0.1)
     assert [n for n, _ in ledger.posts] == ["1", "2", "2"]
     assert ledger.posts[1][1] == ledger.posts[2][1]
     done = await executions.get(record.id)

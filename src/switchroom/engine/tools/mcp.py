@@ -1,0 +1,156 @@
+"""Tools of an MCP server (the canvas's `customMCP`), over streamable HTTP by the official client (extra `mcp`).
+
+Source: Model Context Protocol, `tools/list` and `tools/call`. A session is opened for each exchange, so that nothing
+is held between them. Servers that are programs (`command`) are not started: a canvas does not run programs here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from switchroom.compact.templates import as_text
+from switchroom.engine.nodes.base import NodeFault, Step, decoded
+from switchroom.engine.responder import Tool
+from switchroom.errors import SwitchroomError
+from switchroom.net import Guard, OutboundError
+
+if TYPE_CHECKING:
+    import httpx2
+    from mcp.client.client import Client
+
+__all__ = ["MCP", "mcp_tools"]
+
+MCP = "customMCP"
+_TIMEOUT_S = 30.0
+_MAX_TOOLS = 128
+_MAX_RESULT = 20_000
+
+
+class McpFault(NodeFault):
+    """An MCP server did not do what it was asked."""
+
+    code = "mcp_failed"
+
+
+async def mcp_tools(step: Step, config: dict[str, Any]) -> list[Tool]:
+    """The server's tools, those of `mcpActions` if it names any. `mcpServerConfig` is `{url, headers}` (JSON, in which
+    templates such as `{{$vars.token}}` are filled in). Raises NodeFault, OutboundError."""
+    url, headers = _server(step, config)
+    chosen = decoded(config["mcpActions"]) if isinstance(config.get("mcpActions"), str) else config.get("mcpActions")
+    wanted = {str(name) for name in chosen} if isinstance(chosen, list) else set()
+
+    async def listed() -> Any:
+        async with _connected(step, url, headers) as client:
+            found = (await client.list_tools()).tools[:_MAX_TOOLS]
+        return [
+            {"name": tool.name, "description": tool.description or tool.name, "schema": dict(tool.input_schema)}
+            for tool in found
+        ]
+
+    tools = await step.once(f"mcp {url}", listed)
+    return [_tool(step, url, headers, tool) for tool in tools if not wanted or tool["name"] in wanted]
+
+
+def _tool(step: Step, url: str, headers: dict[str, str], listed: dict[str, Any]) -> Tool:
+    async def call(given: dict[str, Any], place: str) -> str:
+        async with _connected(step, url, headers) as client:
+            result = await client.call_tool(listed["name"], given)
+        texts = [str(part.text) if part.type == "text" else f"[{part.type}]" for part in result.content]
+        text = "\n".join(texts)[:_MAX_RESULT]
+        return f"The tool failed: {text}" if result.is_error else text
+
+    return Tool(name=listed["name"], description=listed["description"], schema=listed["schema"], call=call)
+
+
+def _server(step: Step, config: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    given = config.get("mcpServerConfig")
+    shape = decoded(given) if isinstance(given, str) else given
+    if not isinstance(shape, dict):
+        raise McpFault(f"`{step.label}` has an MCP server whose settings are no JSON object.")
+    if shape.get("command"):
+        raise McpFault(
+            f"`{step.label}` has an MCP server that is a program (`command`): this server starts none for a canvas. "
+            "Run it yourself and give its streamable HTTP address as `url`."
+        )
+    url = step.render(str(shape.get("url") or "")).strip()
+    if not url:
+        raise McpFault(f"`{step.label}` has an MCP server without a `url`.")
+    headers = shape.get("headers")
+    named = headers.items() if isinstance(headers, dict) else ()
+    return url, {str(name): as_text(step.value(value)) for name, value in named}
+
+
+@contextlib.asynccontextmanager
+async def _connected(step: Step, url: str, headers: dict[str, str]) -> AsyncIterator[Client]:
+    """A session with the server, through the guard. Its faults become one of ours."""
+    client = step.kit.client
+    if client is None:
+        raise NodeFault(f"`{step.label}` uses an MCP server, and this process has no way out.", code="no_outbound")
+    try:
+        # The client takes a second to import, and certificates are read from disk while it is built.
+        http = await asyncio.to_thread(_http, client.guard, headers)
+    except ImportError as error:
+        raise McpFault("MCP tools need the `mcp` extra: pip install 'switchroom[mcp]'.") from error
+    left_s = step.deadline - asyncio.get_running_loop().time()
+    try:
+        async with asyncio.timeout(max(0.1, min(_TIMEOUT_S, left_s))), http, _session(url, http) as session:
+            yield session
+    except TimeoutError as error:
+        raise McpFault(f"The MCP server of `{step.label}` did not answer in time.") from error
+    except SwitchroomError:
+        raise
+    except Exception as error:  # the client has no base class for its own, and groups them
+        raise _fault(step, error) from error
+
+
+def _session(url: str, http: httpx2.AsyncClient) -> Client:
+    from mcp.client.client import Client
+    from mcp.client.streamable_http import streamable_http_client
+
+    return Client(streamable_http_client(url, http_client=http))
+
+
+def _fault(step: Step, error: BaseException) -> SwitchroomError:
+    leaves: list[BaseException] = [error]
+    while isinstance(leaves[0], BaseExceptionGroup):
+        leaves = [*leaves[0].exceptions, *leaves[1:]]
+    for leaf in leaves:
+        cause: BaseException | None = leaf
+        while cause is not None:
+            if isinstance(cause, OutboundError):
+                return cause
+            cause = cause.__cause__ or cause.__context__
+    return McpFault(f"The MCP server of `{step.label}` failed: {str(leaves[0])[:300] or type(leaves[0]).__name__}.")
+
+
+def _http(guard: Guard, headers: dict[str, str]) -> httpx2.AsyncClient:
+    import httpx2
+    import jsonschema.validators  # noqa: F401 - imported here, in a thread, before the client does when it has a result
+    import mcp.client.client  # noqa: F401
+
+    class Pinned(httpx2.AsyncBaseTransport):
+        """Connects to the address that the guard judged, whatever the name leads to a moment later."""
+
+        def __init__(self) -> None:
+            self._inner = httpx2.AsyncHTTPTransport(trust_env=False)
+
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            host = request.url.host
+            port = request.url.port or (443 if request.url.scheme == "https" else 80)
+            address = (await guard.resolve(host, port))[0][1]
+            pinned = httpx2.Request(
+                request.method,
+                request.url.copy_with(host=address),
+                headers=request.headers,
+                stream=request.stream,
+                extensions={**request.extensions, "sni_hostname": host},
+            )
+            return await self._inner.handle_async_request(pinned)
+
+        async def aclose(self) -> None:
+            await self._inner.aclose()
+
+    return httpx2.AsyncClient(transport=Pinned(), headers=headers, timeout=_TIMEOUT_S, trust_env=False)
