@@ -33,6 +33,10 @@ class Journal:
         """The step's entry, if it finished in an earlier process."""
         return None
 
+    def inside(self, key: str) -> list[Entry]:
+        """The entries of the steps inside of a finished one, in the order in which they finished."""
+        return []
+
     async def commit(self, key: str, entry: Entry, session: Session) -> None:
         """The step is finished: its entry and the session as it is now, in one write. Raises RunLost."""
 

@@ -73,5 +73,9 @@ def _fitting(messages: Sequence[Message], chars: int) -> int:
 
 def _prompts(messages: Sequence[Message]) -> list[Prompt]:
     return [
-        Prompt(role="assistant" if message.role == "agent" else "user", content=message.text) for message in messages
+        Prompt(role=_ROLES[message.role], content=_SAID.get(message.role, "") + message.text) for message in messages
     ]
+
+
+_ROLES = {"caller": "user", "agent": "assistant", "operator": "assistant", "guide": "system"}
+_SAID = {"operator": "(A person on our side said:) ", "guide": "Guidance of your supervisor, not heard by the caller: "}

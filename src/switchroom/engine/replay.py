@@ -48,6 +48,10 @@ class Replay:
         self._settle(key, parent, entry)
         return entry, told
 
+    def inside(self, key: str) -> list[Entry]:
+        """What finished inside of a step that an earlier process ran."""
+        return self._journal.inside(key)
+
     async def commit(self, key: str, parent: str, entry: Entry) -> None:
         """Keeps a finished step; what was said in it is added."""
         await self._journal.commit(key, entry, self._session)

@@ -148,6 +148,11 @@ class Kept(Journal):
         kept = self._steps.get(key)
         return None if kept is None else _entry(kept)
 
+    def inside(self, key: str) -> list[Entry]:
+        within = (key + "/", key + "#", key + ">")
+        found = [_entry(kept) for place, kept in self._steps.items() if place.startswith(within)]
+        return sorted(found, key=lambda entry: entry.event.at_ms)
+
     async def commit(self, key: str, entry: Entry, session: Session) -> None:
         await self._write(_STEP + key, _encode(entry), "session", _encode(session))
 

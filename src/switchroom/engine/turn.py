@@ -275,6 +275,8 @@ class Turn:
         await self._emit(
             NodeStarted(node_id=event.node_id, label=event.label, node_kind=event.node_kind, at_ms=event.at_ms)
         )
+        for inner in self._replay.inside(key):
+            await self._emit(inner.event)
         for text in entry.said:
             await self._utter(key, event.node_id, text)
         await self._emit(event)

@@ -15,7 +15,7 @@ _Text = Annotated[str, Meta(max_length=1000)]
 
 class VoiceSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """None: as the media process is set. What each one does is said at `realtime.talk_settings.TalkSettings`, which has
-    them all by the same names."""
+    them by the same names (all but `after_call`)."""
 
     turn_end: Literal["transcript", "silence", "push_to_talk"] | None = None
     hangover_ms: Annotated[int, Meta(ge=96, le=5000)] | None = None
@@ -43,7 +43,11 @@ class VoiceSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     hold_next_text: _Text | None = None
     hold_every_s: _Seconds | None = None
     resume_text: _Text | None = None
+    after_call: Annotated[str, Meta(max_length=200)] = ""
+    """Where the flow's work on an ended call begins: a node of it (ID or label), or another flow's ID. Its texts and
+    fields are the record's artefacts. No media process has such a thing of its own."""
 
     def given(self) -> dict[str, Any]:
         """What the flow sets."""
-        return {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not None}
+        names = (name for name in self.__struct_fields__ if name != "after_call")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +129,9 @@ def _fault(step: Step, error: BaseException) -> SwitchroomError:
 
 def _http(guard: Guard, headers: dict[str, str]) -> httpx2.AsyncClient:
     import httpx2
-    import jsonschema.validators  # noqa: F401 - imported here, in a thread, before the client does when it has a result
+
+    # Imported here, in a thread, before the client does so when it has a result.
+    importlib.import_module("jsonschema.validators")
     import mcp.client.client  # noqa: F401
 
     class Pinned(httpx2.AsyncBaseTransport):
