@@ -38,10 +38,15 @@ _encoder = msgspec.json.Encoder()
 _history_decoder = msgspec.json.Decoder(list[Change])
 
 
-def encode_payload(call: NewCall) -> bytes:
-    return _encoder.encode(
+def encode_payload(call: NewCall) -> str:
+    return encode_json(
         Payload(form=call.form, state=call.state, cc=call.cc_base_url, skills=call.skills, callback=call.callback_url)
     )
+
+
+def encode_json(value: Any) -> str:
+    """JSON as the store keeps it; None is the empty string."""
+    return "" if value is None else _encoder.encode(value).decode()
 
 
 def skill_set(skills: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ import msgspec
 
 from switchroom.errors import Conflict, NotFound, SwitchroomError
 from switchroom.queue.answers import Finished, LeaseLost, Waiting
-from switchroom.queue.codec import call_of, decode_record, skill_set
+from switchroom.queue.codec import call_of, decode_record, encode_json, skill_set
 from switchroom.queue.fair import Shares
 from switchroom.queue.model import EndReason, Held, State
 from switchroom.queue.rules import LEASE_MS, OFFER_MS, WRAPUP_MS
@@ -26,7 +26,8 @@ REGISTER_S = 10.0
 """How long a waiting holder stands in the store before it has to say again that it waits."""
 _REMEMBERED = 10_000
 
-_pack = msgspec.msgpack.Encoder().encode
+Argument = str | int | Sequence[Any]
+"""What a verb of the server-side function takes: text, numbers and lists, no bytes."""
 
 T = TypeVar("T")
 
@@ -156,18 +157,11 @@ class Holding:
         """Closes calls and claims the next ones in one step. Returns what it holds now, and the tasks of those of
         `finished` whose hold was lost: they were not written."""
         rows = [
-            (
-                done.held.task_id,
-                done.held.token,
-                done.reason,
-                done.detail,
-                done.outcome,
-                "" if done.result is None else msgspec.json.encode(done.result).decode(),
-            )
+            (done.held.task_id, done.held.token, done.reason, done.detail, done.outcome, encode_json(done.result))
             for done in finished
         ]
         terms = (lease_ms, offer_ms, limit, answered, skill_set(skills), False)
-        reply = await self._claim(flow_id, owner, terms, finished=_pack(rows) if rows else b"")
+        reply = await self._claim(flow_id, owner, terms, finished=rows)
         return reply.held, reply.lost
 
     async def claim_call(
@@ -217,8 +211,7 @@ class Holding:
         self, held: Held, reason: EndReason, detail: str = "", *, outcome: str = "", result: Any = None
     ) -> State:
         """The record is complete: the call is ended. A reason that was set before (by a verb) stays."""
-        packed = b"" if result is None else msgspec.json.encode(result)
-        return await self._hold("finish", held, reason, detail, outcome, packed)
+        return await self._hold("finish", held, reason, detail, outcome, encode_json(result))
 
     async def release(self, held: Held, cause: str, detail: str = "") -> None:
         """Gives a call back to its old place in the queue."""
@@ -226,7 +219,7 @@ class Holding:
 
     # --- one run each ------------------------------------------------------------------------------------------
 
-    async def _run(self, verb: str, flow_id: str, *args: str | bytes | int) -> Any:
+    async def _run(self, verb: str, flow_id: str, *args: Argument) -> Any:
         raise NotImplementedError
 
     async def took(self, flow_id: str, given: Given, lease_ms: int) -> None:
@@ -277,7 +270,7 @@ class Holding:
         *,
         waits: bool = False,
         direct: bool = False,
-        finished: bytes = b"",
+        finished: Sequence[tuple[Any, ...]] = (),
     ) -> _Reply:
         lease_ms, offer_ms, limit, answered, skills, rests = terms
         asked = asyncio.ensure_future(
@@ -309,7 +302,7 @@ class Holding:
         held = [self._held(flow_id, owner, lease_ms, row) for row in reply[0]]
         return _Reply(held, [task.decode() for task in reply[1]], reply[2].decode(), int(reply[3]))
 
-    async def _hold(self, verb: str, held: Held, *args: str | bytes | int) -> State:
+    async def _hold(self, verb: str, held: Held, *args: Argument) -> State:
         reply = await self._run("hold", held.flow_id, verb, held.task_id, held.owner, held.token, *args)
         if reply[0] == b"lost":
             raise LeaseLost(held.task_id, reply[1].decode(), reply[2].decode())

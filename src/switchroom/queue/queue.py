@@ -24,6 +24,7 @@ from switchroom.queue.codec import (
     decode_events,
     decode_history,
     decode_record,
+    encode_json,
     encode_payload,
     entry_before,
     event_order,
@@ -31,7 +32,7 @@ from switchroom.queue.codec import (
     needed,
     pairs,
 )
-from switchroom.queue.holding import Holding
+from switchroom.queue.holding import Argument, Holding
 from switchroom.queue.library import QUEUE
 from switchroom.queue.model import Call, NewCall, QueueEvent, State
 from switchroom.queue.rules import WRAPUP_MS, Rules, stored_hours, stored_rules
@@ -44,6 +45,7 @@ CALLER_HUNG_UP = "caller_hung_up"
 WINDOW_MINUTES = 15
 _HOURS_EVERY_MS = 3_600_000
 _EPOCH = date(1970, 1, 1)
+_pack = msgspec.msgpack.Encoder().encode
 
 
 class Queue(Holding):
@@ -97,7 +99,7 @@ class Queue(Holding):
             call.payload_digest,
             IDEMPOTENCY_TTL_S,
             "1" if call.callback_url else "",
-            revision,
+            revision.decode(),
             needed(call),
         )
         word = reply[0]
@@ -131,8 +133,7 @@ class Queue(Holding):
         self, flow_id: str, task_id: str | None, *, outcome: str = "", result: Any = None
     ) -> tuple[str, State, str]:
         """Ends a live call as completed (None: the only live one). Returns task, state, end reason."""
-        packed = b"" if result is None else msgspec.json.encode(result)
-        return await self._verb(flow_id, "complete", task_id or "", outcome, packed, WRAPUP_MS)
+        return await self._verb(flow_id, "complete", task_id or "", outcome, encode_json(result), WRAPUP_MS)
 
     async def cancel(self, flow_id: str, task_id: str, reason: str = "") -> tuple[str, State, str]:
         """Ends a waiting, offered or live call as cancelled. With `CALLER_HUNG_UP` as reason one that was not answered
@@ -297,8 +298,8 @@ class Queue(Holding):
 
     # --- one run each ------------------------------------------------------------------------------------------
 
-    async def _run(self, verb: str, flow_id: str, *args: str | bytes | int) -> Any:
-        return await self._store.run_function(QUEUE, [keys.flow(flow_id)], (verb, *args))
+    async def _run(self, verb: str, flow_id: str, *args: Argument) -> Any:
+        return await self._store.run_function(QUEUE, [keys.flow(flow_id)], (verb, _pack(args)))
 
     async def _look_at_the_calendar(self, flow_id: str) -> None:
         """Writes the coming open spans of a flow that has opening hours; they reach two weeks ahead."""
@@ -311,7 +312,7 @@ class Queue(Holding):
             )
         self._hours_until[flow_id] = time.monotonic() * 1000 + _HOURS_EVERY_MS
 
-    async def _verb(self, flow_id: str, verb: str, task_id: str, *args: str | bytes | int) -> tuple[str, State, str]:
+    async def _verb(self, flow_id: str, verb: str, task_id: str, *args: Argument) -> tuple[str, State, str]:
         reply = await self._run("verb", flow_id, verb, task_id, *args)
         match reply[0]:
             case b"unknown":

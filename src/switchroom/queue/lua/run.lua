@@ -1,4 +1,4 @@
--- One run: a verb on a flow. Whatever it stirred up is settled in any case, and all of it is written.
+-- One run: a verb on a flow, with its arguments as one list in MessagePack. Whatever it stirred up is settled in any case, and all of it is written.
 local function begin(key)
   K = key
   local clock = call('TIME')
@@ -10,7 +10,7 @@ end
 
 return function(keys, args)
   begin(keys[1])
-  local reply = verbs[args[1]](unpack(args, 2))
+  local reply = verbs[args[1]](unpack(cmsgpack.unpack(args[2])))
   if stirred then wake_holders() end
   if moves then flush() end
   if #records > 0 then write_records() end

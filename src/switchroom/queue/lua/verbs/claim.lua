@@ -1,16 +1,16 @@
 -- Takes at most `want` calls; `at_once` is '1' if they are answered at once. `wait_ms` is how long the holder waits if
 -- there is nothing ('' not at all), `since` since when it is idle ('' now), `direct` '1' if it may be given a call while
 -- it waits, `rests` '1' if it takes none before its wrap-up time is over. `finished` are the calls that it finishes
--- first ('' for none), in MessagePack: a list of {task, token, reason, detail, outcome, result}.
+-- first: a list of {task, token, reason, detail, outcome, result}.
 -- Returns {list of {task, token, record, payload}, tasks that it had lost, idle since, ms that it rests}.
 function verbs.claim(owner, lease, offer, want, at_once, skills, wait_ms, inbox, since, direct, rests, finished)
   tick()
   local lost = {}
-  if finished ~= '' then
-    local rows, ids = cmsgpack.unpack(finished), {}
-    for i, row in ipairs(rows) do ids[i] = row[1] end
+  if #finished > 0 then
+    local ids = {}
+    for i, row in ipairs(finished) do ids[i] = row[1] end
     fetch(ids)
-    for _, row in ipairs(rows) do
+    for _, row in ipairs(finished) do
       local c = records[row[1]]
       if not holds(c, owner, row[2]) or not finish(c, row[3], row[4], row[5], row[6]) then lost[#lost + 1] = row[1] end
     end
