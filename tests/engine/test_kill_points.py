@@ -24,7 +24,6 @@ from switchroom.store import Blobs, Store, keys
 from .conftest import draw
 from .test_runs import COUNT, START, Ledger, ledger_server, post
 
-
 _EDGES: list[Any] = [
     *(("s", "i"), ("f", "h"), ("i", "x"), ("i", "b"), ("x", "m"), ("b", "m"), ("m", "c")),
     *(("c", "l", 0), ("c", "r", 1)),
