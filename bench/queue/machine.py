@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -136,6 +137,15 @@ def valkey(fsync: str = "everysec", core: int | None = LOAD_CORE) -> Iterator[tu
                     raise RuntimeError("valkey did not start")
                 time.sleep(0.02)
             yield port, server.pid
+
+
+@contextlib.contextmanager
+def awake() -> Iterator[list[int]]:
+    """Keeps every core from halting, by processes that run only where nothing else wants to. A virtual machine may need
+    milliseconds to wake a halted core: without this a latency is the hypervisor's. Yields their PIDs."""
+    spin = "import os; os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\nwhile True: pass"
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(Program([sys.executable, "-c", spin], core)).pid for core in CORES]
 
 
 @dataclass

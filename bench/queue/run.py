@@ -14,6 +14,7 @@ import os
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import http_enqueue
@@ -110,24 +111,28 @@ def latency(quick: bool, repeats: int) -> None:
 
 def drain(quick: bool, repeats: int) -> None:
     count = 4_000 if quick else 20_000
-    slow = {"arq", "streaq", "saq"}
-    found = repeated(workers.NAMES, repeats, lambda name: workers.drain(name, count // 5 if name in slow else count))
-    bull = median(found["bullmq"], "jobs_s") if found.get("bullmq") else float("nan")
-    show(
-        f"Drain of {count} no-op calls by one worker process, 64 at once ({', '.join(sorted(slow))}: a fifth)",
-        ["library", "calls/s", "against BullMQ", "worker CPU µs", "store CPU µs", "foreign"],
-        (
-            [
-                name,
-                spread(runs, "jobs_s"),
-                f"{median(runs, 'jobs_s') / bull:.2f}x",
-                spread(runs, "worker_us"),
-                spread(runs, "store_us"),
-                spread(runs, "foreign", 1),
-            ]
-            for name, runs in found.items()
-        ),
-    )
+    slow = ("arq", "saq", "streaq")
+    for one_core in (False, True):
+        names = ("switchroom", "bullmq") if one_core else workers.NAMES
+        measure = partial(workers.drain, one_core=one_core)
+        found = repeated(names, repeats, lambda name, go=measure: go(name, count // 5 if name in slow else count))
+        bull = median(found["bullmq"], "jobs_s") if found.get("bullmq") else float("nan")
+        where = "worker and store on one core" if one_core else "worker and store on a core each"
+        show(
+            f"Drain of {count} no-op calls by one worker process, 64 at once; {where} ({', '.join(slow)}: a fifth)",
+            ["library", "calls/s", "against BullMQ", "worker CPU µs", "store CPU µs", "foreign"],
+            (
+                [
+                    name,
+                    spread(runs, "jobs_s"),
+                    f"{median(runs, 'jobs_s') / bull:.2f}x",
+                    spread(runs, "worker_us"),
+                    spread(runs, "store_us"),
+                    spread(runs, "foreign", 1),
+                ]
+                for name, runs in found.items()
+            ),
+        )
 
 
 def crash(quick: bool, repeats: int) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tools
-from machine import LOAD_CORE, SERVER_CORE, Meter, Program, valkey
+from machine import LOAD_CORE, SERVER_CORE, Meter, Program, awake, valkey
 
 HERE = Path(__file__).parent
 NAMES = ("switchroom", "bullmq", "saq", "streaq", "taskiq", "arq")
@@ -90,10 +90,10 @@ class _Killer:
 
 
 def latency(name: str, count: int, gap_ms: int = 10, fsync: str = "everysec") -> Run:
-    """Enqueue to start, one call at a time, the worker idle before each."""
-    with valkey(fsync) as (port, store_pid), worker(name, port, count) as program:
+    """Enqueue to start, one call at a time, the worker idle before each; no core halts meanwhile."""
+    with awake() as spinners, valkey(fsync) as (port, store_pid), worker(name, port, count) as program:
         time.sleep(1.0)
-        meter = Meter({"store": store_pid})
+        meter = Meter({"store": store_pid} | {f"spinner {pid}": pid for pid in spinners})
         meter.start()
         produce(name, port, count, gap_ms)
         numbers = result(program, 60)
@@ -101,9 +101,10 @@ def latency(name: str, count: int, gap_ms: int = 10, fsync: str = "everysec") ->
     return _run(numbers, meter)
 
 
-def drain(name: str, count: int, fsync: str = "everysec") -> Run:
-    """A backlog of no-op calls through one worker process, from the first start to the last."""
-    with valkey(fsync) as (port, store_pid):
+def drain(name: str, count: int, *, one_core: bool = False, fsync: str = "everysec") -> Run:
+    """A backlog of no-op calls through one worker process, from the first start to the last; with `one_core` the store
+    shares the worker's core, so that the rate tells what both of them spend."""
+    with valkey(fsync, SERVER_CORE if one_core else LOAD_CORE) as (port, store_pid):
         produce(name, port, count, 0)
         meter = Meter({"store": store_pid})
         meter.start()

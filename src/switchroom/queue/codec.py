@@ -50,7 +50,7 @@ def encode_json(value: Any) -> str:
 
 
 def skill_set(skills: Iterable[str]) -> str:
-    """Skills as the scripts compare them: a set has one spelling."""
+    """Skills as the server-side function compares them: a set has one spelling."""
     return "\x1f".join(sorted(set(skills)))
 
 

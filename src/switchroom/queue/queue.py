@@ -61,7 +61,7 @@ class Queue(Holding):
     # --- the way in --------------------------------------------------------------------------------------------
 
     async def configure(self, flow_id: str, rules: Rules) -> None:
-        """Makes a flow's rules known to the scripts that claim from it."""
+        """Makes a flow's rules known to the server-side function."""
         flat = await asyncio.to_thread(stored_rules, rules, time.time_ns() // 1_000_000)
         await self._store.call("HSET", keys.flow(flow_id) + keys.CONFIG, *flat)
         self._hours_until.pop(flow_id, None)

@@ -1,4 +1,4 @@
-"""The pure table of a call's states. Nothing else decides a state: the server-side scripts run on this very table."""
+"""The pure table of a call's states. Nothing else decides a state: the server-side function runs on this very table."""
 
 from __future__ import annotations
 

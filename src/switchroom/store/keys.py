@@ -10,7 +10,7 @@ from __future__ import annotations
 
 
 def flow(flow_id: str) -> str:
-    """Prefix of a flow's queue keys; the queue's scripts append the suffixes below."""
+    """Prefix of a flow's queue keys; the queue's server-side function appends the suffixes below."""
     return f"sr:{{{flow_id}}}:"
 
 
