@@ -16,7 +16,7 @@ from switchroom.crawler.output import file_name
 from switchroom.crawler.page import read_page
 from switchroom.crawler.robots import Robots
 from switchroom.crawler.sitemap import Entry, parse_sitemap
-from switchroom.crawler.traps import Traps
+from switchroom.crawler.traps import ALIKE_BUDGET, Traps
 from switchroom.errors import Conflict
 
 
@@ -163,17 +163,32 @@ def test_every_state_and_event() -> None:
 def test_a_calendar_is_closed_and_articles_are_not() -> None:
     traps = Traps()
     for month in range(40):
-        traps.read(f"https://x.example/calendar/2026/{month}", f"Calendar, page {month}: nothing planned")
+        traps.read(f"https://x.example/calendar/2026/{month}", f"Calendar, page {month}: nothing planned", 1)
     assert traps.is_closed("https://x.example/calendar/2031/7")
     assert traps.admits("https://x.example/calendar/2031/7") == "trap"
+    assert traps.take_news() == ["x.example/calendar/#/#"]
     words = "abcdefghijklmnopqrstuvwxyz"
     for number in range(400):
         text = f"Article about {words[number % 26]}{words[number // 26]}"
-        traps.read(f"https://x.example/articles/{number}", text)
+        traps.read(f"https://x.example/articles/{number}", text, number)
     assert traps.admits("https://x.example/articles/401") is None
     assert traps.admits("https://x.example/" + "a/b/" * 5) == "path_repeats"
     assert traps.admits("https://x.example/?" + "&".join(f"p{i}=1" for i in range(9))) == "too_many_parameters"
     assert sum(traps.admits(f"https://x.example/list?sort={i}") is None for i in range(500)) == 100
+    assert sum(traps.admits(f"https://x.example/item?id={i}") is None for i in range(500)) == 500
+
+
+def test_pages_that_differ_in_numbers_are_no_trap_unless_they_hang_in_an_endless_chain() -> None:
+    traps = Traps()
+    for number in range(2000):
+        traps.read(f"https://x.example/meters/{number}", f"Meter {number} counts {number * 7} kWh", depth=number % 8)
+    assert traps.admits("https://x.example/meters/9999") is None
+    for number in range(ALIKE_BUDGET - 2000):
+        traps.read(f"https://x.example/meters/{number}", f"Meter {number} counts {number * 7} kWh", depth=3)
+    assert traps.admits("https://x.example/meters/9999") == "trap", "there are more of them than anybody reads"
+    for number in range(30):
+        traps.read(f"https://x.example/next/{number}", f"This is number {number}. Next.", depth=number)
+    assert traps.admits("https://x.example/next/31") == "trap"
 
 
 def to_markdown(html: str, url: str, title: str) -> str:

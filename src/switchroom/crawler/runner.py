@@ -287,7 +287,7 @@ class Crawl:
                 step.links += [link for link in admitted if link[0] not in self._old]
                 step.counts.update(left)
             if work.depth:  # starts and sitemaps are what somebody listed, not what links make up
-                self._traps.read(url, page.text)
+                self._traps.read(url, page.text, work.depth)
                 step.closed = self._traps.take_news()
             if page.canonical is not None:
                 final = urls.same_page(final, page.canonical)
