@@ -24,6 +24,7 @@ from switchroom.sidecar.settings import CrawlSettings
 from switchroom.store.address import Target
 
 CONFIG_VARIABLE = "SWITCHROOM_CONFIG"
+_MEDIA_UNASKED = 4
 
 Words = Annotated[tuple[str, ...], NoDecode]
 """A tuple in TOML; in the environment words with commas between them."""
@@ -87,7 +88,8 @@ class Settings(BaseSettings):
     variables: dict[str, str | int | float | bool] = {}
     """What `{{$vars.x}}` reads in every flow, under a flow's own variables and those of a turn."""
 
-    media_processes: int = Field(default=1, ge=0, le=64)
+    media_processes: int | None = Field(default=None, ge=0, le=64)
+    """How many `serve` runs; none: one a core, at most four unasked, since each loads the speech models (300 MB)."""
     media: MediaSettings = MediaSettings()
     crawl: CrawlSettings = CrawlSettings()
 
@@ -139,6 +141,13 @@ class Settings(BaseSettings):
         if value:
             Target.from_url(value)
         return value or None
+
+    @property
+    def media_count(self) -> int:
+        """Media processes that `serve` starts here."""
+        if self.media_processes is not None:
+            return self.media_processes
+        return min(_MEDIA_UNASKED, len(os.sched_getaffinity(0)))
 
     @model_validator(mode="after")
     def _replicas_somewhere(self) -> Self:

@@ -109,7 +109,7 @@ class Supervisor:
         async with opened_store(self._settings) as store_url:
             try:
                 roles: list[tuple[Role, str]] = [("api", "api"), ("crawl", "sidecar")]
-                roles += [("media", f"media-{number}") for number in range(1, self._settings.media_processes + 1)]
+                roles += [("media", f"media-{number}") for number in range(1, self._settings.media_count + 1)]
                 for role, name in roles:
                     self._start(role, name, store_url)
                 urls = await self._all_ready(stop)

@@ -70,6 +70,8 @@ def environment(**more: str) -> dict[str, str]:
 def serving(data: Path, *options: str, **settings: str) -> Iterator[Server]:
     """`switchroom serve` on free ports until the block ends."""
     data.mkdir(parents=True, exist_ok=True)
+    if "SWITCHROOM_CONFIG" not in settings:  # one media process, as long as a test does not ask for more
+        settings = {"SWITCHROOM_MEDIA_PROCESSES": "1", **settings}
     log = data / "serve.log"
     command = [*COMMAND, "serve", "--data", str(data), "--port", "0", "--sidecar-port", "0", *options]
     with log.open("a") as errors:
