@@ -16,6 +16,7 @@ from switchroom.gateway.reply import bad_parameter, json_reply, query_int, query
 from switchroom.gateway.services import services
 from switchroom.http_problems import read_json
 from switchroom.records import Execution, ExecutionFilter, ExecutionState, Utterance, is_final
+from switchroom.records.model import Artefact
 from switchroom.records.transcript import to_json, to_markdown, to_vtt
 
 MAX_LIMIT = 1000
@@ -81,6 +82,8 @@ class ExecutionRow(msgspec.Struct, rename="camel", kw_only=True):
     transcript: list[UtteranceView] | None = None
     timings: list[TimingView] | None = None
     recording: RecordingView | None = None
+    artefacts: list[Artefact] | None = None
+    """What the flow made of the call after its end; HTML is as the flow wrote it."""
 
 
 class ExecutionPage(msgspec.Struct):
@@ -244,6 +247,7 @@ def row_of(execution: Execution) -> ExecutionRow:
         )
         for one in execution.timings
     ]
+    row.artefacts = execution.artefacts
     if (audio := execution.recording) is not None:
         row.recording = RecordingView(
             url=f"/api/v1/executions/{execution.id}/recording",

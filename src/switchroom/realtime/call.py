@@ -28,6 +28,7 @@ from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.voice import Concluded, Transport, VoiceEngine
 from switchroom.records import Executions
 from switchroom.records.audio_files import AudioFiles
+from switchroom.records.model import Execution
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,12 @@ class CallSession:
         self.state = State()
         if held is not None:
             self.post(Event(Happened.CLAIMED))
+
+    @property
+    def record(self) -> Execution | None:
+        """The finished record of a call that is over; None where it never began or goes on elsewhere."""
+        over = self.state.phase is Phase.ENDED and self.state.reason is not None
+        return self._log.execution if over and self._log is not None else None
 
     def post(self, event: Event) -> None:
         self._events.put_nowait(event)

@@ -122,6 +122,11 @@ class Ears:
     def caller_speaking(self) -> bool:
         return self._down or self._endpointer.speaking
 
+    @property
+    def backlog(self) -> int:
+        """Frames that were fed and not heard yet."""
+        return self._frames.qsize()
+
     def feed(self, frame: Samples) -> None:
         try:
             self._frames.put_nowait((time.monotonic(), frame))

@@ -96,8 +96,8 @@ class MediaSettings(TalkSettings):
     """Threads for voice detection and resampling; recognition has one of its own."""
 
     ears: Literal["moonshine", "whisper"] = "moonshine"
-    """What makes words of the caller's voice in the local engine. `whisper` is better on telephone lines and slower; it
-    needs the extra `whisper` and a model of yours."""
+    """What makes words of the caller's voice in the local engine. `whisper` needs the extra of that name and a model of
+    yours: three times the work at its smallest, worth it from `base` on (`bench/voice/word_errors.py` compares)."""
     whisper_model: Path | None = None
     """Folder of a Whisper model in CTranslate2's format."""
     whisper_sha256: str = Field(default="", pattern=r"^([0-9a-fA-F]{64})?$")

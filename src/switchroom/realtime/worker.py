@@ -7,8 +7,8 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,7 @@ from switchroom.errors import Conflict, NotFound, SwitchroomError, TooMany, Unav
 from switchroom.queue import Call, EndReason, Feed, Held, Queue
 from switchroom.queue import State as QueueState
 from switchroom.realtime import registry
+from switchroom.realtime.after_call import AfterCall
 from switchroom.realtime.audio import Samples
 from switchroom.realtime.call import CallSession, CallTools
 from switchroom.realtime.call_log import CallLog
@@ -135,6 +136,7 @@ class MediaWorker:
         self._joining: dict[tuple[str, str], asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._lags: deque[float] = deque(maxlen=_LAG_KEPT)
+        self._after_call = AfterCall(self._engine, self._flows, self._tools.executions)
         self._draining = False
         self._hold_audio: Samples | None = None
 
@@ -334,6 +336,8 @@ class MediaWorker:
             for leg_id in [key for key, one in self._legs.items() if one.session is session]:
                 del self._legs[leg_id]
                 self._served.over(leg_id)
+            if (record := session.record) is not None:
+                self._keep(self._after_call.run(record), f"after-{call.task_id}")
             if not done.cancelled() and (error := done.exception()) is not None:
                 log.error("a call broke", exc_info=error, extra={"task_id": call.task_id})
 
@@ -375,6 +379,18 @@ class MediaWorker:
             engine = LocalEngine(self._parts, bound_to(self._engine), session, settings)
         engine.resumes = left
         return engine
+
+    def _keep(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Work of this process that a stop waits for."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+
+        def over(done: asyncio.Task[None]) -> None:
+            self._tasks.discard(done)
+            if not done.cancelled() and (error := done.exception()) is not None:
+                log.error("background work broke", exc_info=error, extra={"work": name})
+
+        task.add_done_callback(over)
 
     async def _make_hold(self, flow_id: str, playout: Playout) -> HoldLine:
         flow = await self._flows.get(flow_id)

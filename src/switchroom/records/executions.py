@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 import msgspec
 
 from switchroom.records import scripts
-from switchroom.records.model import Execution, ExecutionState, Recording, is_final, state_of_end
+from switchroom.records.model import Artefact, Execution, ExecutionState, Recording, is_final, state_of_end
 from switchroom.store import Blobs, Store, keys
 
 STATES = tuple(ExecutionState)
@@ -25,6 +25,7 @@ _CHUNK = 200
 """Rows asked for at a time while flows are merged, exported or pruned: bounds a script's time in the server."""
 
 _decode = msgspec.json.Decoder(Execution).decode
+_decode_artefacts = msgspec.json.Decoder(list[Artefact]).decode
 _decode_recording = msgspec.json.Decoder(Recording).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -94,6 +95,12 @@ class Executions:
         execution.recording = recording
         key = keys.execution(execution.flow_id, execution.id)
         return bool(await self._store.run(scripts.ATTACH, keys=[key], args=[_encode(recording)]))
+
+    async def attach_artefacts(self, execution: Execution, artefacts: list[Artefact]) -> bool:
+        """What the flow made of an ended call; it replaces what was there. False if the row is gone."""
+        execution.artefacts = artefacts
+        key = keys.execution(execution.flow_id, execution.id)
+        return bool(await self._store.run(scripts.ARTEFACTS, keys=[key], args=[_encode(artefacts)]))
 
     async def get(self, execution_id: str) -> Execution | None:
         flow_id = await self._store.call("GET", keys.execution_flow(execution_id))
@@ -260,7 +267,10 @@ class Executions:
 
     async def _rows(self, flow_id: str, ids: Sequence[str]) -> list[Execution | None]:
         replies = await asyncio.gather(
-            *(self._store.call("HMGET", keys.execution(flow_id, one), "body", "recording", "end") for one in ids)
+            *(
+                self._store.call("HMGET", keys.execution(flow_id, one), "body", "recording", "end", "artefacts")
+                for one in ids
+            )
         )
         return [_row(*reply) for reply in replies]
 
@@ -323,12 +333,14 @@ class Executions:
         ]
 
 
-def _row(body: bytes | None, recording: bytes | None, end: bytes | None) -> Execution | None:
+def _row(body: bytes | None, recording: bytes | None, end: bytes | None, artefacts: bytes | None) -> Execution | None:
     if body is None:
         return None
     row = _decode(body)
     if recording:
         row.recording = _decode_recording(recording)
+    if artefacts:
+        row.artefacts = _decode_artefacts(artefacts)
     if end:
         how = _decode_end(end)
         row.state, row.end_reason, row.detail = how.state, how.reason, how.detail

@@ -88,6 +88,15 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
 
 
+class Artefact(msgspec.Struct, frozen=True, kw_only=True):
+    """What a flow made of a call after its end: a summary, the fields that were asked for. `name` is the node's label;
+    the text is the flow's own and nobody has cleaned its HTML."""
+
+    name: str
+    format: Literal["markdown", "html", "json"]
+    text: str
+
+
 class Execution(msgspec.Struct, kw_only=True):
     """A record. Times are Unix milliseconds, 0 where it has not happened. `id` is a UUID.
 
@@ -115,6 +124,7 @@ class Execution(msgspec.Struct, kw_only=True):
     transcript: list[Utterance] = []
     timings: list[TurnTiming] = []
     recording: Recording | None = None
+    artefacts: list[Artefact] = []
     usage: dict[str, Any] = {}
     end_reason: str = ""
     detail: str = ""

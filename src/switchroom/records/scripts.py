@@ -41,6 +41,13 @@ if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 return redis.call('HSETNX', KEYS[1], 'recording', ARGV[1])
 """)
 
+ARTEFACTS = Script("""
+-- KEYS: row. ARGV: artefacts. They come when the row is final, so they stand beside its body.
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+redis.call('HSET', KEYS[1], 'artefacts', ARGV[1])
+return 1
+""")
+
 DELETE = Script("""
 -- KEYS: row, then every index that may hold it. ARGV: id.
 for i = 2, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
