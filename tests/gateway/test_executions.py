@@ -35,7 +35,7 @@ def call_row(**members: Any) -> Execution:
         "transcript": [Utterance(role="caller", text="Hello", start_ms=0, end_ms=800)],
         "timings": [TurnTiming(turn=1, first_audio_ms=480.0)],
         "nodes": [
-            {"type": "node_finished", "node_id": "a_0", "label": "Agent", "node_kind": "agent", "at_ms": 1,
+            {"type": "node_finished", "node_id": "a_0", "label": "Agent", "node_kind": "agent", "at_ms": 1001,
              "duration_ms": 2.5, "input": "Hello", "output": {"text": "Hi"}, "branch": None, "state": {"n": 1}},
         ],
     }  # fmt: skip
@@ -54,7 +54,8 @@ async def test_a_call_is_shown_as_flowise_and_we_say_it(parts: Services, client:
     (executed,) = json.loads(shown["executionData"])
     assert executed["nodeId"] == "a_0" and executed["status"] == "FINISHED"
     assert executed["data"] == {
-        "id": "a_0", "name": "agent", "input": "Hello", "output": {"text": "Hi"}, "state": {"n": 1},
+        "id": "a_0", "name": "agentAgentflow", "input": "Hello", "state": {"n": 1},
+        "output": {"text": "Hi", "timeMetadata": {"start": 999, "end": 1001, "delta": 2}},
     }  # fmt: skip
     assert shown["taskId"] == "flowise-1" and shown["callerId"] == "+38641656457"
     assert shown["form"] == {"ID": "+38641656457"} and shown["memory"] == {"crm": {"tier": "gold"}}

@@ -14,6 +14,7 @@ from switchroom.gateway.audio_reply import audio_reply
 from switchroom.gateway.operation import operation
 from switchroom.gateway.reply import bad_parameter, json_reply, query_int, query_time_ms, rfc3339
 from switchroom.gateway.services import services
+from switchroom.gateway.trace import executed_data
 from switchroom.http_problems import read_json
 from switchroom.records import Execution, ExecutionFilter, ExecutionState, Utterance, is_final
 from switchroom.records.model import Artefact
@@ -263,35 +264,6 @@ def row_of(execution: Execution) -> ExecutionRow:
 def _utterance(one: Utterance) -> UtteranceView:
     words = [WordView(word.text, word.start_ms, word.end_ms) for word in one.words]
     return UtteranceView(one.role, one.text, one.start_ms, one.end_ms, one.interrupted, words)
-
-
-def executed_data(execution: Execution) -> list[dict[str, Any]]:
-    """The trace in Flowise's `agentFlowExecutedData` shape, with the duration, the branch taken and the usage
-    added."""
-    items: list[dict[str, Any]] = []
-    for node in execution.nodes:
-        data = {"id": node["node_id"], "name": node["node_kind"]}
-        data |= {name: node.get(name) for name in ("input", "output", "state")}
-        items.append(
-            {
-                "nodeId": node["node_id"],
-                "nodeLabel": node["label"],
-                "data": data,
-                "previousNodeIds": [items[-1]["nodeId"]] if items else [],
-                "status": status_of(node.get("error"), node.get("waits")),
-                "branch": node.get("branch"),
-                "durationMs": node.get("duration_ms"),
-                "usage": node.get("usage") or {},
-            }
-        )
-        if error := node.get("error"):
-            data["error"] = error
-    return items
-
-
-def status_of(error: str | None, waits: bool | None) -> str:
-    """Of a node in a trace, in the records' words; `STOPPED`: it waits for a person, a time or the caller's words."""
-    return "ERROR" if error else "STOPPED" if waits else "FINISHED"
 
 
 async def _known(request: web.Request) -> Execution:

@@ -12,13 +12,13 @@ from aiohttp import web
 from switchroom.access import Scope
 from switchroom.engine.events import HumanAnswer, TurnInput
 from switchroom.errors import BadInput, Fault
-from switchroom.gateway.executions import executed_data
 from switchroom.gateway.operation import operation
 from switchroom.gateway.overrides import override
 from switchroom.gateway.prediction_stream import stream
 from switchroom.gateway.public import allow_origin, chat_flow, take_turn
 from switchroom.gateway.reply import invalid_body, json_reply
 from switchroom.gateway.services import services
+from switchroom.gateway.trace import executed_data
 from switchroom.gateway.turns import TURNS, Turn
 from switchroom.gateway.uploads import Upload, multipart_body, read_uploads
 from switchroom.http_problems import read_json, too_large

@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 
 from switchroom.engine.events import NodeFinished, NodeStarted, Token
 from switchroom.errors import SwitchroomError
-from switchroom.gateway.executions import status_of
+from switchroom.gateway.trace import status_of, usage_metadata
 from switchroom.gateway.turns import Turn
 from switchroom.http_problems import hidden_error, problem_of, request_correlation_id
 
@@ -93,7 +93,7 @@ async def _told(turn: Turn, send: Callable[..., Any]) -> None:
                 case NodeFinished():
                     await send("nextAgentFlow", _node(event, status_of(event.error, event.waits)))
                     if event.usage:
-                        await send("usageMetadata", event.usage)
+                        await send("usageMetadata", usage_metadata(event.usage))
                     given = event.output if isinstance(event.output, dict) else {}
                     for name in ("usedTools", "sourceDocuments"):
                         if given.get(name):
