@@ -25,6 +25,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from switchroom.realtime.audio import read_wav, resample
 
 RATE = 24_000
+CHARS_A_SECOND = 25
 KEY = "sk-test-0123456789abcdef"
 VERBATIM = "Say exactly the following text"
 _CLIENT: TypeAdapter[Any] = TypeAdapter(RealtimeClientEvent)
@@ -114,8 +115,8 @@ class RealtimeServer:
         return socket
 
     def speech(self, text: str) -> Any:
-        """Real speech that lasts as long as the text does: 15 characters a second."""
-        need = max(1, len(text)) * RATE // 15
+        """Real speech that lasts as long as the text takes somebody who speaks fast."""
+        need = max(1, len(text)) * RATE // CHARS_A_SECOND
         return np.resize(self._voice, need)
 
     def next_words(self) -> str:

@@ -60,6 +60,11 @@ class WireEars:
                 self._kept.popleft()
         self._pass_on(samples)
 
+    @property
+    def hearing(self) -> bool:
+        """The caller speaks, or said what is not understood yet."""
+        return bool(self._utterances)
+
     def begin(self) -> None:
         """A session begins: it hears what the one before it had not understood yet."""
         self._sent_samples = 0

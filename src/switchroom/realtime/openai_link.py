@@ -37,6 +37,10 @@ _CANCEL_S = 2.0
 _STEADY_S = 20.0
 """A session that lived so long was a good one: the count of failures begins anew."""
 _WAIT_FIRST_S, _WAIT_MOST_S = 0.25, 4.0
+_BEFORE_END_S = 60.0
+"""So long before the end that the service announces, its session is old."""
+_LIFE_LEAST_S = 1.0
+_QUIET_LOOK_S = 0.05
 _MAX_MESSAGE = 16 << 20
 _OUT = 1_200
 _CONTROL = 200
@@ -61,6 +65,10 @@ class Listener(Hearer, Protocol):
 
     def said_so_far(self) -> Sequence[Message]:
         """What both said and heard, for a new session."""
+        ...
+
+    def resting(self) -> bool:
+        """No turn is on its way: a good moment for another session."""
         ...
 
     def used(self, what: str, usage: dict[str, Any]) -> None:
@@ -127,6 +135,8 @@ class Link:
         self._instructions = ""
         self._tools: Sequence[Tool] = ()
         self._floor = asyncio.Lock()
+        self._renewed = False
+        """The session is left for a new one."""
         self._reply: Reply | None = None
         self.session = 0
         """Grows with every session: items belong to the one they were made in."""
@@ -174,10 +184,12 @@ class Link:
         if self._up.is_set():
             self._send(wire.message(said))
 
-    def answer_function(self, call: FunctionCall, output: dict[str, Any]) -> None:
-        """What the function gave. A session that does not know of the call is not told."""
-        if call.session == self.session and self._up.is_set():
+    def answer_function(self, call: FunctionCall, output: dict[str, Any] | str) -> bool:
+        """What the function gave. False: the session that called it is gone, and no other knows of the call."""
+        known = call.session == self.session and self._up.is_set()
+        if known:
             self._send(wire.function_output(call.call_id, output))
+        return known
 
     def cut(self, item_id: str, heard_ms: int, session: int) -> None:
         """Of this item only so much was heard; of none at all, it was never said."""
@@ -223,6 +235,10 @@ class Link:
                     cause = f"{type(error).__name__}: {error}"
                 except TimeoutError:
                     cause = f"no answer within {_CONNECT_S:g} s"
+                if self._renewed:
+                    self._renewed = False
+                    failures = 0
+                    continue
                 failures = 1 if time.monotonic() - began > _STEADY_S else failures + 1
                 if failures > self._settings.openai_tries:
                     raise Unavailable(
@@ -249,6 +265,7 @@ class Link:
                 timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
             )
         writer: asyncio.Task[None] | None = None
+        renewal: asyncio.Task[None] | None = None
         try:
             while True:
                 async with asyncio.timeout(None if writer else _CONNECT_S):
@@ -257,7 +274,10 @@ class Link:
                     event = _decoded(got.data)
                     if event is not None and event.type == "session.created":
                         self._open()
-                        writer = asyncio.get_running_loop().create_task(self._write(socket), name="voice-service-out")
+                        loop = asyncio.get_running_loop()
+                        writer = loop.create_task(self._write(socket), name="voice-service-out")
+                        life_s = self._life_s(event)
+                        renewal = loop.create_task(self._renew(socket, life_s), name="voice-service-renewal")
                     elif event is not None:
                         self._take(event)
                 elif got.type is not aiohttp.WSMsgType.BINARY:
@@ -266,10 +286,33 @@ class Link:
             return wire.EXPIRED
         finally:
             self._down()
-            if writer is not None:
-                writer.cancel()
-                await asyncio.gather(writer, return_exceptions=True)
+            tasks = [task for task in (writer, renewal) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await socket.close()
+
+    def _life_s(self, created: ServerEvent) -> float:
+        """How long a session is used: less than the service lets it live."""
+        most = self._settings.openai_session_s
+        expires = (created.session or {}).get("expires_at")
+        if isinstance(expires, (int, float)) and expires > time.time():
+            most = min(most, expires - time.time() - _BEFORE_END_S)
+        return max(_LIFE_LEAST_S, most)
+
+    async def _renew(self, socket: aiohttp.ClientWebSocketResponse, life_s: float) -> None:
+        """Goes on in a new session when this one is old and nobody speaks: nothing is lost then. What the caller says
+        meanwhile is kept for the new one. Where they never pause the service ends it, and that is a loss as any."""
+        await asyncio.sleep(life_s)
+        while True:
+            async with self._floor:  # nobody answers now
+                if self._listener.resting() and not self._ears.hearing:
+                    log.info("the voice service's session is renewed", extra={"session": self.session})
+                    self._renewed = True
+                    self._down()
+                    await socket.close()
+                    return
+            await asyncio.sleep(_QUIET_LOOK_S)
 
     async def _write(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         while True:

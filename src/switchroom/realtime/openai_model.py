@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -21,7 +21,8 @@ from switchroom.compact.templates import render
 from switchroom.engine.embedded import Embedded
 from switchroom.engine.match import find_slot
 from switchroom.engine.responder import Answer, Ask, Choice, Intent, Row, SlotSpec, Understood
-from switchroom.errors import Unavailable
+from switchroom.engine.responder import Tool as AgentTool
+from switchroom.errors import SwitchroomError, Unavailable
 from switchroom.realtime.openai_link import Link
 from switchroom.realtime.openai_mouth import Mouth
 from switchroom.realtime.openai_wire import FunctionCall, Tool, Wanted
@@ -37,6 +38,8 @@ _CALL_FIRST = (
     "When the caller's words mean one of the functions, call it before you say anything; never speak of functions."
 )
 _GO_ON = "You were cut off. You had said: {said}\nGo on from exactly there and repeat nothing."
+_TOOL_ROUNDS = 8
+"""How often a model may ask for an Agent's tools before it has to answer."""
 _TYPES = {"number": "number", "boolean": "boolean", "stringArray": "array", "jsonArray": "array"}
 
 
@@ -87,27 +90,42 @@ class ModelResponder:
         if turn is None:
             return
         await self._after_earlier_words(turn)
-        tools, intents = _tools(ask.intents)
+        shows, intents = _tools(ask.intents)
+        own = {tool.name: tool for tool in ask.tools if tool.name not in intents}
+        tools = [*shows, *(_offered(tool) for tool in own.values())]
         instructions = _instructions(ask, turn, calls=bool(tools))
         self._link.configure(instructions, tools)
         yield Understood(intent="", slots={})
         words: list[str] = []
-        calls: list[FunctionCall] = []
-
-        def first(said: str) -> Wanted:
-            return Wanted(instructions=_on(instructions, said) if said else "", may_call=not said)
-
-        async with aclosing(self._mouth.speak(first, turn.generation)) as pieces:
-            async for piece in pieces:
-                if isinstance(piece, FunctionCall):
-                    calls.append(piece)
-                else:
-                    words.append(piece)
-                    yield self._note(piece)
+        used: list[dict[str, Any]] = []
+        shown: list[FunctionCall] = []
+        told = instructions
+        for number in range(_TOOL_ROUNDS + 1):
+            calls: list[FunctionCall] = []
+            wanted = _own_words(told, instructions, last=number == _TOOL_ROUNDS)
+            async for piece in self._speak(wanted, turn, calls):
+                words.append(piece)
+                yield self._note(piece)
+            shown += [call for call in calls if call.name in intents]
+            asked = [call for call in calls if call.name in own]
+            if not asked:
+                break
+            results = await asyncio.gather(
+                *(
+                    ask.once(place := f"tool{number}.{index}", _running(own[call.name], call.arguments, place))
+                    for index, call in enumerate(asked)
+                )
+            )
+            for call, result in zip(asked, results, strict=True):
+                used.append({"tool": call.name, "toolInput": _arguments(call.arguments), "toolOutput": result})
+                if not self._link.answer_function(call, result):  # a new session does not know that it was called
+                    told += f"\n\nThe function {call.name} was called and gave: {result}"
+            if shown:
+                break
         output: dict[str, Any] = {"intent": "", "slots": {}}
         update: list[Row] = []
-        meant = next((call for call in calls if call.name in intents), None)
-        if meant is not None:
+        if shown:
+            meant = shown[0]
             intent = intents[meant.name]
             slots, missing = _slots(intent, meant.arguments)
             yield Understood(intent=intent.intent, slots=slots)
@@ -117,20 +135,29 @@ class ModelResponder:
                 guide = render(missing.ask, ask.lookup) or f"Ask for: {missing.name}."
             else:
                 guide, update = render(intent.reply, ask.lookup), intent.update_state
-            for call in calls:
+            for call in shown:
                 self._link.answer_function(call, {"answer": guide} if call is meant and guide else {"noted": True})
             if guide and not words:  # an intent without a reply only shows the way: the next node speaks
-                told = f"{instructions}\n\nNow answer with this, all its names and numbers kept: {guide}"
+                told += f"\n\nNow answer with this, all its names and numbers kept: {guide}"
 
                 def second(said: str) -> Wanted:
                     return Wanted(instructions=_on(told, said))
 
-                async with aclosing(self._mouth.speak(second, turn.generation)) as pieces:
-                    async for piece in pieces:
-                        if isinstance(piece, str):
-                            words.append(piece)
-                            yield self._note(piece)
+                async for piece in self._speak(second, turn, []):
+                    words.append(piece)
+                    yield self._note(piece)
+        if used:
+            output["usedTools"] = used
         yield Answer(output={"content": "".join(words).strip(), "responder": self.name, **output}, update_state=update)
+
+    async def _speak(self, make: Callable[[str], Wanted], turn: Turn, calls: list[FunctionCall]) -> AsyncIterator[str]:
+        """The words of a response; its calls go to `calls`."""
+        async with aclosing(self._mouth.speak(make, turn.generation)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, FunctionCall):
+                    calls.append(piece)
+                else:
+                    yield piece
 
     async def choose(self, choice: Choice) -> int:
         names = [item.scenario for item in choice.scenarios]
@@ -212,6 +239,32 @@ def _instructions(ask: Ask, turn: Turn, *, calls: bool) -> str:
     if ask.question and ask.question != turn.given.text:
         parts.append(f"Answer this: {ask.question}")
     return "\n\n".join(parts)
+
+
+def _own_words(told: str, instructions: str, *, last: bool) -> Callable[[str], Wanted]:
+    """A response in the model's own words. It may call functions, until it has called them often enough and once
+    nothing of it was said yet."""
+
+    def make(said: str) -> Wanted:
+        text = _on(told, said) if said else told if told != instructions else ""
+        return Wanted(instructions=text, may_call=not said and not last)
+
+    return make
+
+
+def _offered(tool: AgentTool) -> Tool:
+    return Tool(name=tool.name, description=tool.description, parameters=tool.schema)
+
+
+def _running(tool: AgentTool, arguments: str, place: str) -> Callable[[], Awaitable[str]]:
+    async def run() -> str:
+        try:
+            return await tool.call(_arguments(arguments), place)
+        except SwitchroomError as error:
+            # The model may mend its call or do without; the turn's trace keeps what happened.
+            return f"The tool failed: {error.detail}"
+
+    return run
 
 
 def _on(instructions: str, said: str) -> str:
