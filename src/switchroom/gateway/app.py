@@ -27,6 +27,7 @@ from switchroom.gateway import (
     knowledge,
     notify,
     openapi,
+    operators,
     prediction,
     queue,
     queue_events,
@@ -85,6 +86,7 @@ def build_gateway(parts: Services) -> web.Application:
         webhooks,
         realtime_v1,
         realtime_v1_calls,
+        operators,
     )
     for dialect in (
         *voice,

@@ -49,6 +49,13 @@ class TimingView(msgspec.Struct, rename="camel"):
     interrupted: bool
 
 
+class OperatorView(msgspec.Struct, rename="camel"):
+    at: str | None
+    action: str
+    operator: str
+    detail: str
+
+
 class RecordingView(msgspec.Struct, rename="camel"):
     url: str
     format: str
@@ -82,6 +89,7 @@ class ExecutionRow(msgspec.Struct, rename="camel", kw_only=True):
     duration_ms: int | None = None
     transcript: list[UtteranceView] | None = None
     timings: list[TimingView] | None = None
+    operators: list[OperatorView] | None = None
     recording: RecordingView | None = None
     artefacts: list[Artefact] | None = None
     """What the flow made of the call after its end; HTML is as the flow wrote it."""
@@ -249,6 +257,9 @@ def row_of(execution: Execution) -> ExecutionRow:
         for one in execution.timings
     ]
     row.artefacts = execution.artefacts
+    row.operators = [
+        OperatorView(rfc3339(one.at_ms), one.action, one.operator, one.detail) for one in execution.operators
+    ]
     if (audio := execution.recording) is not None:
         row.recording = RecordingView(
             url=f"/api/v1/executions/{execution.id}/recording",

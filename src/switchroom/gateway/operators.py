@@ -108,9 +108,7 @@ async def listen(request: web.Request) -> web.Response:
     if not sdp.lstrip().startswith("v=0"):
         raise BadInput("this is no SDP offer: it must begin with v=0", code="bad_sdp")
     asked = Asked(operator=_operator(request, request.query.get("operator", "")))
-    reply = await services(request).signals.at_call(
-        host.LISTEN, flow.id, task_id, sdp=sdp, data=host.encode(asked)
-    )
+    reply = await services(request).signals.at_call(host.LISTEN, flow.id, task_id, sdp=sdp, data=host.encode(asked))
     headers = {hdrs.LOCATION: f"/api/v1/openai-realtime/{flow.id}/live/{task_id}/listeners/{reply.call_id}"}
     return web.Response(text=reply.sdp, status=201, content_type=SDP, headers=headers)
 
@@ -174,9 +172,7 @@ async def transfer(request: web.Request) -> web.Response:
         raise BadInput(f"`number` {what}.", faults=[Fault(what, "/number")])
     if body.to_operator and not _NAME.fullmatch(body.to_operator):
         raise BadInput("`toOperator` must be a name.", faults=[Fault("must be a name", "/toOperator")])
-    asked = Asked(
-        operator=_operator(request, body.operator), to_number=body.number, to_operator=body.to_operator
-    )
+    asked = Asked(operator=_operator(request, body.operator), to_number=body.number, to_operator=body.to_operator)
     return await _ask(request, host.TRANSFER, asked)
 
 

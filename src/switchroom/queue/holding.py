@@ -217,6 +217,11 @@ class Holding:
         """Gives a call back to its old place in the queue."""
         await self._hold("release", held, cause, detail)
 
+    async def note(self, held: Held, cause: str, detail: str = "") -> None:
+        """Tells of something that changes no state of a live call (an operator took it over, say): it stands in the
+        call's history, the event stream and the outbox, in order with the changes."""
+        await self._hold("note", held, cause, detail)
+
     # --- one run each ------------------------------------------------------------------------------------------
 
     async def _run(self, verb: str, flow_id: str, *args: Argument) -> Any:

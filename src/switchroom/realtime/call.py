@@ -19,6 +19,9 @@ from switchroom.queue import Call, EndReason, Feed, Held, LeaseLost, Queue
 from switchroom.queue import State as QueueState
 from switchroom.realtime.audio import Samples
 from switchroom.realtime.call_log import CallLog
+from switchroom.realtime.desk import Desk
+from switchroom.realtime.ears import Ears
+from switchroom.realtime.ears import Listener as EarsListener
 from switchroom.realtime.hold import HoldLine
 from switchroom.realtime.lifecycle import Do, Event, Happened, Phase, State, advance
 from switchroom.realtime.memory import CallMemory
@@ -28,6 +31,7 @@ from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.voice import Concluded, Transport, VoiceEngine
 from switchroom.records import Executions
 from switchroom.records.audio_files import AudioFiles
+from switchroom.records.model import OperatorAction
 from switchroom.records.model import Execution
 
 log = logging.getLogger(__name__)
@@ -55,6 +59,8 @@ class CallTools(msgspec.Struct, frozen=True, kw_only=True):
     settings: MediaSettings
     owner: str
     make_engine: Callable[[Call, CallLog], Awaitable[VoiceEngine]]
+    make_ears: Callable[[EarsListener], Ears] | None = None
+    """Ears for an operator; None where no recogniser is loaded."""
     make_hold: Callable[[str, Playout], Awaitable[HoldLine]]
     """What a caller of this flow hears who waits for a line."""
     remember: Callable[[Call], CallMemory]
@@ -79,6 +85,10 @@ class CallSession:
         self._recorder: Recorder | None = None
         self._log: CallLog | None = None
         self._hold: HoldLine | None = None
+        self.desk: Desk | None = None
+        """Its operators, once they talk."""
+        self.talking = asyncio.Event()
+        """They talk: a moment after the queue calls it live."""
         self.state = State()
         if held is not None:
             self.post(Event(Happened.CLAIMED))
@@ -175,6 +185,8 @@ class CallSession:
     def on_frame(self, frame: Samples) -> None:
         if self._recorder is not None:
             self._recorder.caller(frame)
+        if self.desk is not None:
+            self.desk.caller(frame)
         if self._engine is not None:
             self._engine.hear(frame)
 
@@ -301,7 +313,7 @@ class CallSession:
                 await queue.hang_up(held, state.reason, state.detail)
             case Do.SAY_ENDED:
                 reason = state.reason.value if state.reason else "handed_back"
-                self._leg.send_event({"type": "ended", "reason": reason, "detail": state.detail})
+                self._tell({"type": "ended", "reason": reason, "detail": state.detail})
                 await asyncio.sleep(_LAST_FRAMES_S)
             case Do.CLOSE_LEG:
                 await self._leg.close()
@@ -319,16 +331,17 @@ class CallSession:
         assert held is not None
         if self._hold is not None:
             await self._hold.stop()
-        self._log = CallLog(
-            self._tools.executions, held, self._tools.remember(held.call), lambda event: self._leg.send_event(event)
-        )
+        call_log = CallLog(self._tools.executions, held, self._tools.remember(held.call), self._tell)
+        self._log = call_log
         if self._tools.settings.record_calls:
             self._recorder = await Recorder.open(self._tools.audio, self._tools.settings.record_kbps)
             self._log.recording = self._recorder.so_far
         await self._log.begin()
         self._engine = await self._tools.make_engine(held.call, self._log)
-        if self._recorder is not None:
-            self._playout.tap = self._recorder.agent
+        make_ears = self._tools.make_ears
+        self.desk = Desk(self._playout, self._engine, self._note, call_log.operator, self._leg_event, make_ears)
+        self.talking.set()
+        self._playout.tap = self._sounded
         self._engine_task = self._spawn(self._run_engine(self._engine, self._log), "engine")
 
     async def _run_engine(self, engine: VoiceEngine, call_log: CallLog) -> None:
@@ -341,6 +354,22 @@ class CallSession:
             concluded = Concluded(cause="failed", detail=f"the voice engine broke: {type(error).__name__}")
         self.post(Event(Happened.CONCLUDED, _REASONS[concluded.cause], concluded.detail))
 
+    async def _note(self, action: str, operator: str, detail: str) -> int:
+        """What an operator does, as a change of the call in the queue: its stream orders it with all others."""
+        if self._held is None or self.state.phase not in (Phase.LIVE, Phase.LOST):
+            raise Conflict("the call is not live", code="call_not_live")
+        await self._tools.queue.note(self._held, action, f"{operator}: {detail}" if detail else operator)
+        return time.time_ns() // 1_000_000
+
+    async def transfer(self, operator: str, number: str) -> None:
+        """The caller goes on at another number: its client is told where, and the call ends `transferred`."""
+        await self._note("transfer_started", operator, f"to {number}")
+        if self._log is not None:
+            at_ms = time.time_ns() // 1_000_000
+            self._log.operator(OperatorAction(at_ms=at_ms, action="transfer_started", operator=operator, detail=number))
+        self._tell({"type": "transfer", "number": number})
+        self.post(Event(Happened.CONCLUDED, EndReason.TRANSFERRED, f"{operator} transferred it to {number}"))
+
     async def _finalise(self) -> None:
         if self._log is None:
             return
@@ -349,12 +378,27 @@ class CallSession:
 
     # --- small things --------------------------------------------------------------------------------------------
 
+    def _sounded(self, frame: Samples) -> None:
+        if self._recorder is not None:
+            self._recorder.agent(frame)
+        if self.desk is not None:
+            self.desk.sounded(frame)
+
+    def _leg_event(self, event: dict[str, Any]) -> None:
+        self._leg.send_event(event)
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        """The caller's client and the operators'."""
+        self._leg.send_event(event)
+        if self.desk is not None:
+            self.desk.tell(event)
+
     def _phase_event(self) -> dict[str, Any]:
         return {"type": "state", "state": self.state.phase.value}
 
     def _tell_phase(self) -> None:
         if self.state.phase not in (Phase.ENDING, Phase.ENDED):
-            self._leg.send_event(self._phase_event())
+            self._tell(self._phase_event())
 
     def _spawn(self, coroutine: Any, name: str) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine, name=f"call-{name}")
@@ -380,4 +424,6 @@ class CallSession:
             await self._hold.stop()
         if self._log is not None:
             await self._log.close()
+        if self.desk is not None:
+            await self.desk.close()
         await self._leg.close()

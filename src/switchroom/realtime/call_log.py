@@ -26,7 +26,14 @@ from switchroom.realtime.voice import (
     VoiceEvent,
 )
 from switchroom.records import Executions
-from switchroom.records.model import Execution, ExecutionState, Recording, Utterance, state_of_end
+from switchroom.records.model import (
+    Execution,
+    ExecutionState,
+    OperatorAction,
+    Recording,
+    Utterance,
+    state_of_end,
+)
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +102,11 @@ class CallLog:
                 self._dirty.set()
             case Concluded():
                 pass
+
+    def operator(self, action: OperatorAction) -> None:
+        """What an operator did."""
+        self.execution.operators.append(action)
+        self._dirty.set()
 
     def _said(self, said: Said) -> None:
         self._tell({"type": "transcript", **msgspec.to_builtins(said)})

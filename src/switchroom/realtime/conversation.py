@@ -13,10 +13,10 @@ import asyncio
 import copy
 import time
 from abc import abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 from switchroom.engine.events import TurnInput
-from switchroom.engine.session import Session
+from switchroom.engine.session import Message, Session
 from switchroom.errors import SwitchroomError
 from switchroom.realtime.answering_machine import Answered
 from switchroom.realtime.audio import Samples
@@ -38,13 +38,20 @@ _LOOK_S = 1.0
 """How often to look at the clock while somebody is busy."""
 
 
+class HandOver(NamedTuple):
+    """An operator takes the call over, or gives it back."""
+
+    to_operator: bool
+    say: str = ""
+
+
 class Conversation(Speaker):
     """One conversation. See `voice.VoiceEngine`; an engine adds how it hears and how it speaks."""
 
     def __init__(self, run_turn: RunTurn, session: Session, settings: MediaSettings) -> None:
         super().__init__(run_turn, session, settings)
-        self._inbox: asyncio.Queue[Heard | Turn | str] = asyncio.Queue()
-        """What the caller said, a turn that ended, a key that was pressed."""
+        self._inbox: asyncio.Queue[Heard | Turn | str | Message | HandOver] = asyncio.Queue()
+        """What the caller said, a turn that ended, a key that was pressed, what an operator says or does."""
         self._interruptions = interruptions(settings)
         self._end_of_turn = end_of_turn(settings)
         self._keypad = Keypad(end=settings.keypad_end, timeout_s=settings.keypad_timeout_s, most=settings.keypad_digits)
@@ -70,6 +77,8 @@ class Conversation(Speaker):
         self._paused = False
         self._left = False
         self._must_hear = False
+        self._yielded = False
+        """An operator talks in the agent's place."""
 
     # --- what an engine adds -------------------------------------------------------------------------------------
 
@@ -146,6 +155,52 @@ class Conversation(Speaker):
             self._playout.clear()
             self._settle(interrupted=cut)
 
+    # --- desk.Yielding -------------------------------------------------------------------------------------------
+
+    def hand_over(self) -> None:
+        """An operator talks from now on: the agent is silent, what is said goes on record and into the context."""
+        self._yielded = True
+        self._inbox.put_nowait(HandOver(to_operator=True))
+
+    def hand_back(self, say: str) -> None:
+        """The agent has the call again; it says `say` first, if that is anything."""
+        self._inbox.put_nowait(HandOver(to_operator=False, say=say))
+
+    def guide(self, text: str) -> None:
+        """What the agent is to know in its next turns, and the caller does not hear."""
+        self._inbox.put_nowait(Message(role="guide", text=text))
+
+    def operator_said(self, spoken: Heard) -> None:
+        """An operator's words to the caller."""
+        self._minutes.operator(spoken)
+        self._inbox.put_nowait(Message(role="operator", text=spoken.text))
+
+    def _overheard(self, message: Message) -> None:
+        """Words that are neither the caller's turn nor the agent's answer become context."""
+        message.at_ms = time.time_ns() // 1_000_000
+        before = self._messages_before
+        if self._turn is None or before is None:
+            self.session.messages.append(message)
+            return
+        # A turn runs: what it adds stays last, and it is not undone with the turn.
+        self.session.messages.insert(before, message)
+        self._turn.before.messages.append(message)
+        self._messages_before = before + 1
+
+    async def _handed(self, order: HandOver) -> None:
+        assert self._playout is not None
+        self._quiet_since, self._prompts = time.monotonic(), 0
+        self._yielded = order.to_operator
+        if order.to_operator:
+            await self._interrupt()
+            words, self._words = self._words, None
+            if words is not None and words.text:
+                self._overheard(Message(role="caller", text=words.text))
+            self._go_on()
+        elif order.say:
+            await self.announce(order.say)
+            self._overheard(Message(role="agent", text=order.say))
+
     # --- what is heard -------------------------------------------------------------------------------------------
 
     def speech_started(self) -> None:
@@ -153,7 +208,7 @@ class Conversation(Speaker):
         self._emit(CallerSpeaking(active=True))
         if self._screening is not None:
             self._screening.started()
-        if self._playout is not None and not (self._deaf() or (self._turn and self._turn.ending)):
+        if self._playout is not None and not (self._yielded or self._deaf() or (self._turn and self._turn.ending)):
             self._playout.pause(_CALLER)
             self._hushed_at = time.monotonic()
 
@@ -209,6 +264,10 @@ class Conversation(Speaker):
                 await self._utterance(item)
             elif isinstance(item, str):
                 await self._key(item)
+            elif isinstance(item, Message):
+                self._overheard(item)
+            elif isinstance(item, HandOver):
+                await self._handed(item)
             elif item is self._turn:  # not an older one, interrupted meanwhile
                 self._turn = None
                 self._quiet_since = time.monotonic()
@@ -247,6 +306,9 @@ class Conversation(Speaker):
             self._go_on()  # a noise: the agent goes on where it was
             return
         self._on_record(spoken)
+        if self._yielded:
+            self._overheard(Message(role="caller", text=spoken.text))
+            return
         if self._turn is not None and self._turn.ending:
             self._go_on()  # the last words are spoken to their end
             return
@@ -263,7 +325,7 @@ class Conversation(Speaker):
         """A key stops the agent like words do; the turn is what was typed until it ends."""
         now = time.monotonic()
         self._quiet_since, self._prompts = now, 0
-        if (self._turn is not None and self._turn.ending) or (self._agent_talks and self._deaf()):
+        if self._yielded or (self._turn is not None and self._turn.ending) or (self._agent_talks and self._deaf()):
             return  # a phone's menu cannot be typed ahead of what must be heard
         await self._interrupt()
         typed = self._keypad.press(digit, now)
@@ -368,7 +430,7 @@ class Conversation(Speaker):
         due = [moment for moment in (self._keypad.due, self._words.due if self._words else None) if moment is not None]
         if due and not self._hearing:
             return max(0.0, min(due) - time.monotonic())
-        if self._turn is not None or self._paused or self._hearing:
+        if self._turn is not None or self._paused or self._hearing or self._yielded:
             return _LOOK_S
         return max(0.05, self._quiet_since + self._settings.silence_s - time.monotonic())
 
@@ -386,7 +448,7 @@ class Conversation(Speaker):
     async def _quiet(self) -> Concluded | None:
         if self._minutes.seconds > self._settings.max_call_s:
             return Concluded(cause="too_long", detail=f"longer than {self._settings.max_call_s:g} s")
-        if self._turn is not None or self._paused or self._words is not None:
+        if self._turn is not None or self._paused or self._words is not None or self._yielded:
             return None
         if self._caller_speaking:
             self._quiet_since = time.monotonic()

@@ -34,6 +34,11 @@ class Minutes:
         started, ended = self._ms(spoken.started), self._ms(spoken.ended)
         self.emit(Said(role="caller", text=spoken.text, final=True, start_ms=started, end_ms=ended))
 
+    def operator(self, spoken: Heard) -> None:
+        """An operator's words to the caller."""
+        started, ended = self._ms(spoken.started), self._ms(spoken.ended)
+        self.emit(Said(role="operator", text=spoken.text, final=True, start_ms=started, end_ms=ended))
+
     def sounds(self, text: str) -> None:
         """`text` of the agent begins to leave, or is what is known by now of words that leave."""
         self.sounding = text

@@ -108,6 +108,21 @@ class SignalClient:
             raise NotFound("no such call", code="unknown_call")
         await self._ask(process_id.decode(), "refer", call_id=call_id, data=target.encode())
 
+    async def at_call(
+        self, kind: str, flow_id: str, task_id: str, *, call_id: str = "", sdp: str = "", data: bytes = b""
+    ) -> Reply:
+        """Ask the process that carries a live call for something about it (`operators.OperatorHost`).
+
+        Raises `NotFound` for an unknown task, `Conflict` for one that is not live at a media process.
+        """
+        call = await self._queue.get(flow_id, task_id)
+        if call is None:
+            raise NotFound(f"no call {task_id} in this flow", code="unknown_task")
+        holder = registry.process_of(call.owner)
+        if call.state is not State.LIVE or holder is None or await registry.look_up(self._store, holder) is None:
+            raise Conflict("the call is not live here", code="call_not_live", extra={"state": call.state})
+        return await self._ask(holder, kind, flow_id=flow_id, task_id=task_id, call_id=call_id, sdp=sdp, data=data)
+
     async def media(self) -> list[MediaProcess]:
         """The media processes that live now."""
         return await registry.living(self._store)

@@ -19,7 +19,7 @@ from switchroom.engine.session import Session
 from switchroom.errors import Conflict, NotFound, SwitchroomError, TooMany, Unavailable
 from switchroom.queue import Call, EndReason, Feed, Held, Queue
 from switchroom.queue import State as QueueState
-from switchroom.realtime import registry
+from switchroom.realtime import operators, registry
 from switchroom.realtime.after_call import AfterCall
 from switchroom.realtime.audio import Samples
 from switchroom.realtime.call import CallSession, CallTools
@@ -27,7 +27,8 @@ from switchroom.realtime.call_log import CallLog
 from switchroom.realtime.client import load_audio
 from switchroom.realtime.conversation import Conversation
 from switchroom.realtime.door import Door
-from switchroom.realtime.ears import SpeechParts
+from switchroom.realtime.ears import Ears, SpeechParts
+from switchroom.realtime.ears import Listener as EarsListener
 from switchroom.realtime.hold import HoldLine
 from switchroom.realtime.lifecycle import Event, Happened, Phase
 from switchroom.realtime.local import LocalEngine
@@ -125,6 +126,7 @@ class MediaWorker:
             settings=settings,
             owner=registry.owner_name(self.id),
             make_engine=self._make_engine,
+            make_ears=self._make_ears if parts is not None else None,
             make_hold=self._make_hold,
             remember=lambda call: CallMemory(store, call.flow_id, call.task_id),
         )
@@ -132,6 +134,7 @@ class MediaWorker:
         self.door.on[SESSION] = self._served.serve
         self.door.on[SIDEBAND] = self._served.sideband
         self._sessions: dict[tuple[str, str], CallSession] = {}
+        self._operators = operators.OperatorHost(settings, self._sessions)
         self._legs: dict[str, _Leg] = {}
         self._joining: dict[tuple[str, str], asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -197,6 +200,8 @@ class MediaWorker:
         if request.kind == "refer":
             self._refer(request.call_id, request.data.decode())
             return Reply(call_id=request.call_id)
+        if request.kind in operators.KINDS:
+            return await self._operators.handle(request)
         if request.kind != "offer":
             raise Conflict(f"unknown request {request.kind}")
         return await self._offer(request)
@@ -343,6 +348,11 @@ class MediaWorker:
 
         task.add_done_callback(over)
         return session
+
+    def _make_ears(self, listener: EarsListener) -> Ears:
+        """Ears for an operator: nobody presses a button there."""
+        assert self._parts is not None
+        return Ears(self._parts, self._settings.model_copy(update={"turn_end": "silence"}), listener)
 
     async def _make_engine(self, call: Call, call_log: CallLog) -> VoiceEngine:
         """The voice engine of a call. The flow is taken as it is now and stays the same to the call's end."""

@@ -97,6 +97,17 @@ class Artefact(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+class OperatorAction(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator did at a live call, at `at_ms` (Unix): `operator_joined`, `operator_left`, `whispering` (by
+    voice), `whispered` (words in `detail`), `taken_over`, `given_back`, `transfer_offered`, `transferred_to_operator`,
+    `transfer_started` (to the number in `detail`)."""
+
+    at_ms: int
+    action: str
+    operator: str
+    detail: str = ""
+
+
 class Execution(msgspec.Struct, kw_only=True):
     """A record. Times are Unix milliseconds, 0 where it has not happened. `id` is a UUID.
 
@@ -123,6 +134,7 @@ class Execution(msgspec.Struct, kw_only=True):
     nodes: list[dict[str, Any]] = []
     transcript: list[Utterance] = []
     timings: list[TurnTiming] = []
+    operators: list[OperatorAction] = []
     recording: Recording | None = None
     artefacts: list[Artefact] = []
     usage: dict[str, Any] = {}

@@ -1,6 +1,6 @@
 -- What a holder says of a call: `what`, and then
 --   took, answer, heartbeat: lease ms | hang_up: reason, detail, wrap-up ms | release: cause, detail | refuse: detail
---   finish: reason, detail, outcome, result
+--   finish: reason, detail, outcome, result | note: cause, detail
 -- Returns {'ok', state} or, for a hold that is not the call's any more, {'lost', state, reason}.
 function verbs.hold(what, id, owner, token, ...)
   local c = load(id)
@@ -24,6 +24,11 @@ function verbs.hold(what, id, owner, token, ...)
     local after = move(c, 'hung_up', { reason = first, detail = second, score = text(now + tonumber(wrapup_ms)) })
     -- the caller left before the call was answered
     if not after then move(c, 'cancelled', { reason = first, detail = second, cause = 'hung_up' }) end
+  elseif what == 'note' then -- something that changes no state: it stands between the changes, in their order
+    if state ~= 'live' then return lost() end
+    local line, past = tell_change(c, first, state, state, owner, { detail = second }), get(c, PAST)
+    put(c, PAST, past == '' and line or past .. ',' .. line)
+    write(c)
   elseif what == 'release' then
     if not move(c, 'released', { cause = first, detail = second }) then return lost() end
   elseif what == 'refuse' then
