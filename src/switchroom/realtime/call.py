@@ -31,8 +31,7 @@ from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.voice import Concluded, Transport, VoiceEngine
 from switchroom.records import Executions
 from switchroom.records.audio_files import AudioFiles
-from switchroom.records.model import OperatorAction
-from switchroom.records.model import Execution
+from switchroom.records.model import Execution, OperatorAction
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from switchroom.engine.responder import Responder
 from switchroom.engine.session import Message, Session
 from switchroom.realtime.audio import SILENCE, Samples
 from switchroom.realtime.conversation import Conversation
+from switchroom.realtime.openai_cost import cost
 from switchroom.realtime.openai_link import Link
 from switchroom.realtime.openai_model import ModelResponder, rest_of
 from switchroom.realtime.openai_mouth import Mouth
@@ -89,8 +90,14 @@ class OpenAiEngine(Conversation):
         mine = (one for one in messages[self._messages_before :] if one.role == "caller")
         return [*messages[: self._messages_before], *mine]
 
+    def resting(self) -> bool:
+        return self._turn is None
+
     def used(self, what: str, usage: dict[str, Any]) -> None:
         counted = self._usage.setdefault(what, {"count": 0})
         counted["count"] += 1
         add_usage(counted, usage)
+        if self._settings.openai_prices:
+            amount = cost(self._usage, self._settings.openai_prices)
+            self._usage["cost"] = {"amount": amount, "currency": self._settings.openai_currency}
         self._emit(Used(usage=copy.deepcopy(self._usage)))

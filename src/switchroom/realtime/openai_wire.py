@@ -152,8 +152,9 @@ def message(said: Message) -> dict[str, Any]:
     return {"type": "conversation.item.create", "item": item}
 
 
-def function_output(call_id: str, output: Mapping[str, Any]) -> dict[str, Any]:
-    item = {"type": "function_call_output", "call_id": call_id, "output": msgspec.json.encode(output).decode()}
+def function_output(call_id: str, output: Mapping[str, Any] | str) -> dict[str, Any]:
+    text = output if isinstance(output, str) else msgspec.json.encode(output).decode()
+    item = {"type": "function_call_output", "call_id": call_id, "output": text}
     return {"type": "conversation.item.create", "item": item}
 
 
@@ -218,6 +219,7 @@ class ServerEvent(msgspec.Struct, frozen=True):
     audio_end_ms: int = 0
     item: Item | None = None
     response: Response | None = None
+    session: dict[str, Any] | None = None
     error: Fault | None = None
     usage: dict[str, Any] | None = None
 
