@@ -171,3 +171,9 @@ def test_what_does_not_parse(source: str) -> None:
 async def test_many_scripts_at_once(sandbox: Sandbox) -> None:
     sandbox.limits = Limits(wall_s=5)
     assert await asyncio.gather(*(sandbox.call("return $n * 2", {"$n": n}) for n in range(40))) == list(range(0, 80, 2))
+
+
+async def test_what_functions_for_node_use_harmlessly_is_there(sandbox: Sandbox) -> None:
+    assert await sandbox.call("console.log('x'); console.error(1); return structuredClone({a: [1]}).a", {}) == [1]
+    with pytest.raises(ScriptError, match="use an HTTP node"):
+        await sandbox.call("return await fetch('http://example.com')", {})

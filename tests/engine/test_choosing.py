@@ -332,3 +332,40 @@ def test_an_intent_is_taken_where_it_is_plainly_spoken_of(said: str, intent: int
 def test_what_is_denied_is_not_meant_but_what_is_wrong_is() -> None:
     assert affirmed("I don't want a refund, I want a new one") == ["i", "i want a new one"]
     assert "invoice" in " ".join(affirmed("I didn't get my invoice"))
+
+
+async def test_a_structured_answer_has_what_was_said_and_nothing_else() -> None:
+    from switchroom.engine.embedded import Embedded
+    from switchroom.engine.responder import Answer, Ask
+
+    fields = [
+        {"key": "customerName", "type": "string"},
+        {"key": "orderNumber", "type": "string"},
+        {"key": "email", "type": "string"},
+        {"key": "date", "type": "string"},
+        {"key": "price", "type": "number"},
+        {"key": "urgent", "type": "boolean"},
+        {"key": "mood", "type": "enum", "enum": "positive, negative, neutral"},
+        {"key": "note", "type": "string"},
+    ]
+
+    async def answered(question: str) -> dict[str, object]:
+        ask = Ask(
+            question=question, prompts=[], history=[], intents=[], fallback="", schema=fields, previous={},
+            lookup=lambda path: None,
+        )  # fmt: skip
+        found = [piece async for piece in Embedded().answer(ask) if isinstance(piece, Answer)]
+        return {key: found[0].output[key] for key in (str(field["key"]) for field in fields)}
+
+    said = "My name is Ana Novak, order four one seven two, I paid 12.50 too much, this is awful, tomorrow please"
+    assert await answered(said) == {
+        "customerName": "Ana Novak",
+        "orderNumber": "4172",
+        "email": "",
+        "date": "tomorrow",
+        "price": 12.5,
+        "urgent": False,
+        "mood": "negative",
+        "note": said,
+    }
+    assert (await answered("ana@example.com, yes"))["email"] == "ana@example.com"

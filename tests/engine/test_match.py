@@ -52,6 +52,8 @@ def test_best(said: str, wanted: int | None) -> None:
         ("I want to go", []),
         ("oh well", []),
         ("order 12 from May 3", ["12", "3"]),
+        ("my order is 4172, 3 of them", ["4172", "3"]),
+        ("it is four one seven two. 300 pieces", ["4172", "300"]),
     ],
 )
 def test_digits(said: str, runs: list[str]) -> None:
@@ -61,6 +63,7 @@ def test_digits(said: str, runs: list[str]) -> None:
 def test_slots() -> None:
     assert find_slot("digits", "it is 12 or maybe 41722", least=3) == "41722"
     assert find_slot("digits", "no number here") is None
+    assert find_slot("name", "My name is Ana Novak.") == "Ana Novak"
     assert find_slot("name", "Hello, my name is Ana Novak and I call about") == "Ana Novak"
     assert find_slot("date", "on the 3rd of May") == "3 May"
     assert find_slot("date", "by 2026-5-9") == "2026-05-09"

@@ -28,6 +28,11 @@ _QUEUE_S = 5.0
 _REQUIRE = re.compile(r"""\brequire\(\s*["'`]([^"'`\s]{1,100})["'`]\s*\)""")
 
 
+_NOT_THERE = re.compile(
+    r"'?(?:fetch|axios|XMLHttpRequest|require|process|Buffer|setTimeout|setInterval|WebSocket|fs)'? is not defined"
+)
+
+
 class ScriptError(SwitchroomError):
     """A flow's JavaScript did not parse, threw, or hit a limit: 422."""
 
@@ -132,4 +137,6 @@ def _sentence(text: str) -> str:
         return "The script ran longer than its time limit."
     if "out of memory" in first or first in ("", "null", "MemoryError"):
         return "The script used more memory than its limit."
+    if missing := _NOT_THERE.match(first):
+        return f"{missing[0]}: scripts run without modules, network, files or timers (use an HTTP node or a tool)."
     return first[:300]

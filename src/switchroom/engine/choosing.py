@@ -50,8 +50,9 @@ def fitting(question: str, scenarios: Sequence[Scenario]) -> int:
 
 
 def spoken_of(question: str, phrases: Sequence[Sequence[str]]) -> int | None:
-    """Which of some groups of phrases the words plainly speak of; None where none, or two alike."""
-    ranked = sorted(((score, -at) for at, score in enumerate(_scores(question, phrases))), reverse=True)
+    """Which of some groups of phrases the words plainly speak of; None where none, or two alike. That they share a word
+    is not enough."""
+    ranked = sorted(((score, -at) for at, score in enumerate(_by_concepts(question, phrases))), reverse=True)
     if not ranked or ranked[0][0] < _PLAINLY or (len(ranked) > 1 and ranked[0][0] - ranked[1][0] < _AHEAD):
         return None
     return -ranked[0][1]

@@ -12,8 +12,9 @@ import msgspec
 
 from switchroom.compact.templates import render, spell
 from switchroom.engine.choosing import fitting, spoken_of
+from switchroom.engine.consent import verdict_of
 from switchroom.engine.match import best, digits_in, find_slot
-from switchroom.engine.responder import Answer, Ask, Choice, Intent, Row, Understood, no_model_sees
+from switchroom.engine.responder import Answer, Ask, Choice, Intent, Row, Scenario, Understood, no_model_sees
 from switchroom.engine.retriever import Passage, source_documents
 
 __all__ = ["Embedded", "clauses"]
@@ -148,23 +149,48 @@ def _from_prompts(ask: Ask) -> str:
 
 
 def _structured(ask: Ask) -> dict[str, Any]:
-    """A value of the right type for each declared field, taken from the words."""
+    """A value of the right type for each declared field, taken from the words; what was not said is empty."""
     output: dict[str, Any] = {}
     for field in ask.schema:
         key, kind = str(field.get("key", "")), field.get("type")
-        runs = digits_in(ask.question)
         if kind == "number":
-            output[key] = int(runs[0][:15]) if runs else 0
+            output[key] = _number(ask.question)
         elif kind == "boolean":
-            output[key] = best(ask.question, [["yes", "true", "correct"], ["no", "false"]]) == (0, 1.0)
+            output[key] = verdict_of(ask.question) is True
         elif kind == "enum":
             values = [value.strip() for value in str(field.get("enum", "")).split(",") if value.strip()]
-            found = best(ask.question, [[value] for value in values])
-            output[key] = values[found.candidate if found else 0] if values else ""
+            output[key] = (
+                values[fitting(ask.question, [Scenario(scenario=value) for value in values])] if values else ""
+            )
         elif kind == "stringArray":
             output[key] = [ask.question] if ask.question else []
         elif kind == "jsonArray":
             output[key] = []
         elif key:
-            output[key] = ask.question
+            output[key] = _detail(key, ask.question)
     return output
+
+
+def _number(text: str) -> float | int:
+    found = re.search(r"-?\d+(?:\.\d+)?", text)
+    if found is not None:
+        return float(found[0]) if "." in found[0] else int(found[0][:15])
+    runs = digits_in(text)
+    return int(runs[0][:15]) if runs else 0
+
+
+def _detail(key: str, text: str) -> str:
+    """A detail whose name says what it is (`customerName`, `orderDate`, `email`, `phone`), else the words."""
+    named = set(_words(key).split())
+    if named & {"email", "mail"}:
+        found = re.search(r"[\w.+-]+@[\w-]+\.[\w.-]*\w", text)
+        return found[0] if found else ""
+    for words, kind in ((_NAMED, "name"), (_DATED, "date"), (_NUMBERED, "digits")):
+        if named & words:
+            return find_slot(kind, text) or ""
+    return text
+
+
+_NAMED = frozenset({"name", "firstname", "lastname", "fullname", "surname"})
+_DATED = frozenset({"date", "day", "birthday", "deadline"})
+_NUMBERED = frozenset({"phone", "number", "id", "code", "zip", "postcode", "order"})

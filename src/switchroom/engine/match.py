@@ -54,8 +54,9 @@ _MONTHS = (
     "july", "august", "september", "october", "november", "december",
 )  # fmt: skip
 _NAME = re.compile(
-    r"\b(?:my name is|this is|i am|i'm|it's|name's|speaking with|call me)\s+((?:[A-Z][\w'-]+)(?:\s+[A-Z][\w'-]+){0,2})"
+    r"\b(?i:my name is|this is|i am|i'm|it's|name's|speaking with|call me)\s+((?:[A-Z][\w'-]+)(?:\s+[A-Z][\w'-]+){0,2})"
 )
+_TOKEN = re.compile(r"\d+|[^\W\d_]+(?:'[^\W\d_]+)?")
 _ISO_DATE = re.compile(r"\b(\d{4})-(\d{1,2})-(\d{1,2})\b")
 _DAY_MONTH = re.compile(
     rf"\b(?:the\s+)?(\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?({'|'.join(_MONTHS)})\b|\b({'|'.join(_MONTHS)})\s+(?:the\s+)?(\d{{1,2}})",
@@ -160,9 +161,11 @@ def digits_in(text: str) -> list[str]:
     """Runs of digits as they were said: `four one seven`, `double five`, `4-1-7`, `417`, `twenty one`.
 
     A word that only sounds like a digit (`for`, `to`) counts between two digits, and after `number is`."""
-    tokens = re.findall(r"\d+|[^\W\d_]+(?:'[^\W\d_]+)?", text.casefold())
+    tokens = _TOKEN.findall(text.casefold())
+    parted = {found.start() for found in re.finditer(r"(?<=[,;.!?])\s+(?=\S)", text)}
+    starts = [found.start() for found in _TOKEN.finditer(text.casefold())]
     runs: list[str] = []
-    run = ""
+    run, long = "", False
     index = 0
     while index < len(tokens):
         token = tokens[index]
@@ -186,6 +189,11 @@ def digits_in(text: str) -> list[str]:
         ):
             said = _HOMOPHONES[token]
         if said:
+            if run and long != (len(token) > 2 and token.isdigit()) and starts[index] - 1 in parted:
+                # `4172, 3 of them`: a number that was written whole ends where the clause does.
+                runs.append(run)
+                run = ""
+            long = len(token) > 2 and token.isdigit()
             run += said
         elif run and token not in ("and", "dash", "hyphen", "space"):
             runs.append(run)

@@ -53,7 +53,13 @@ class Scope:
         return slots if isinstance(slots, dict) else {}
 
     def flow(self) -> dict[str, Any]:
-        return {"state": self.session.state, "sessionId": self.session.session_id, "chatId": self.session.session_id}
+        session = self.session
+        return {
+            "state": session.state,
+            "sessionId": session.session_id,
+            "chatId": session.session_id,
+            "input": self.question,
+        }
 
     def history(self) -> str:
         """The conversation, with what the nodes of this run said to each other."""
