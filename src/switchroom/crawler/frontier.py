@@ -16,7 +16,7 @@ import msgspec
 from switchroom.crawler.job import PageRecord
 from switchroom.store import Script, Store, keys
 
-LEASE_MS = 10_000
+LEASE_MS = 6_000
 """A runner that did not `beat` for so long is taken for dead."""
 MAX_EVENTS = 5000
 MAX_CLOSED = 1000

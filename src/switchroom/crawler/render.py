@@ -256,6 +256,8 @@ class RenderSession:
         self._session = session
         self._cookies = cookies
         self._renewing = asyncio.Lock()
+        self._under_way = 0
+        self._retired = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -271,6 +273,12 @@ class RenderSession:
         except (PlaywrightError, TimeoutError):
             log.debug("browser context was gone already")
 
+    async def retire(self) -> None:
+        """Close once the pages under way are read; nobody asks for another one."""
+        self._retired = True
+        if self._under_way == 0:
+            await self.close()
+
     async def render(
         self, url: str, jar: Jar, *, max_chars: int, timeout_s: float = 30.0, screenshot: bool = False
     ) -> Rendered:
@@ -278,6 +286,15 @@ class RenderSession:
 
         Raises `OutboundError` with the causes of the guarded client, and `download` and `crashed`.
         """
+        self._under_way += 1
+        try:
+            return await self._render(url, jar, max_chars, timeout_s, screenshot)
+        finally:
+            self._under_way -= 1
+            if self._retired and self._under_way == 0:
+                await self.close()
+
+    async def _render(self, url: str, jar: Jar, max_chars: int, timeout_s: float, screenshot: bool) -> Rendered:
         async with self._pool.gate:
             session = await self._alive()
             slot = await session.slots.get()

@@ -442,7 +442,7 @@ class Crawl:
         async with self._session_lock:
             session, self._session = self._session, None
         if session is not None:
-            await session.close()
+            await session.retire()
         return True
 
     async def _watch(self) -> None:
