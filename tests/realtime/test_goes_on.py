@@ -7,9 +7,11 @@ import asyncio
 import numpy as np
 import pytest
 
+from switchroom.engine import FlowStore
 from switchroom.engine.events import TurnInput
 from switchroom.engine.session import Message, Session
 from switchroom.engine.voice_settings import VoiceSettings
+from switchroom.errors import BadInput
 from switchroom.realtime.audio import FRAME, Samples
 from switchroom.realtime.hold import HoldLine, looped
 from switchroom.realtime.memory import CallMemory, Remembered
@@ -20,6 +22,7 @@ from switchroom.realtime.talk_settings import TalkSettings
 from switchroom.realtime.voice import Kept
 from switchroom.store import Store
 
+from .conftest import support_line
 from .talk import QUICK, Talk, lines
 
 
@@ -151,3 +154,12 @@ def test_a_flow_may_set_what_a_media_process_sets() -> None:
     assert (settings.silence_s, settings.backchannels, settings.barge_in) == (3.0, (), False)
     assert settings.turn_end == "silence"
     assert QUICK.led_by(VoiceSettings()) == QUICK
+
+
+async def test_a_wrong_setting_is_named(store: Store) -> None:
+    wrong = (({"silence_s": 0}, "voice.silence_s"), ({"silence": 3}, "silence"), ({"turn_end": "x"}, "turn_end"))
+    for voice, named in wrong:
+        with pytest.raises(BadInput, match=named):
+            await FlowStore(store).save(support_line(), flow_id="support", settings={"voice": voice})
+    flow = await FlowStore(store).save(support_line(), flow_id="support", settings={"voice": {"silence_s": 3}})
+    assert flow.settings.voice == VoiceSettings(silence_s=3)
