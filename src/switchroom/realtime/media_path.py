@@ -179,8 +179,7 @@ class MediaPath:
             self._sender._RTCRtpSender__rtp_exited.set()
 
     def _begin(self, negotiated: Any) -> None:
-        law = _LAWS.get(negotiated.mimeType.lower())
-        self._codec = G711Codec(law) if law is not None else OpusCodec()
+        self._codec = self._codec_of(negotiated.mimeType.lower())
         self._buffer = JitterBuffer(self._codec.samples_of, self._codec.rate // 50)
         self._payload_type = negotiated.payloadType
         self._dtls = self._sender.transport
@@ -190,6 +189,10 @@ class MediaPath:
         self._sequence, self._timestamp = int(random.integers(1 << 15)), int(random.integers(1 << 32))
         self._due = time.monotonic()
         self._timer = asyncio.get_running_loop().call_soon(self._tick)  # type: ignore[assignment]
+
+    def _codec_of(self, mime_type: str) -> Codec:
+        law = _LAWS.get(mime_type)
+        return G711Codec(law) if law is not None else OpusCodec()
 
     def _stop(self) -> None:
         if self._timer is not None:
