@@ -22,6 +22,28 @@ from .house import ServedHouse, open_served
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
+def _node(node_id: str, name: str) -> dict[str, Any]:
+    data = {"id": node_id, "name": name, "label": name, "version": 1, "inputs": {}}
+    return {"id": node_id, "type": "agentFlow", "position": {"x": 0, "y": 0}, "data": data}
+
+
+DESK: dict[str, Any] = {
+    "type": "REALTIME",
+    "nodes": [_node("startRealtime_0", "startRealtime"), _node("agentRealtime_0", "agentRealtime")],
+    "edges": [
+        {
+            "id": "e",
+            "source": "startRealtime_0",
+            "sourceHandle": "startRealtime_0-output-startRealtime",
+            "target": "agentRealtime_0",
+            "targetHandle": "agentRealtime_0",
+            "type": "agentFlow",
+        }
+    ],
+}
+"""A flow that decides nothing: one Agent, for clients that bring functions and instructions of their own."""
+
+
 @pytest.fixture(scope="module")
 def canvas() -> dict[str, Any]:
     """The example's support line with a short greeting and a short end."""
@@ -45,7 +67,7 @@ async def house(
     parts = await SpeechParts.load(settings)
     try:
         folder = tmp_path_factory.mktemp("served")
-        async with open_served(store, folder, {"support": canvas}, parts, settings) as house:
+        async with open_served(store, folder, {"support": canvas, "desk": DESK}, parts, settings) as house:
             yield house
     finally:
         await parts.close()

@@ -16,8 +16,18 @@ from livekit import rtc
 from livekit.agents import llm
 from livekit.plugins import openai
 from openai.types.realtime.realtime_audio_input_turn_detection import ServerVad
+from pydantic import SecretStr
 
-from .conftest import Speech
+from switchroom.compact import compact_canvas
+from switchroom.engine import Engine, FlowStore, Session
+from switchroom.engine.responder import Responder
+from switchroom.realtime.client import load_audio
+from switchroom.realtime.openai import OpenAiEngine
+from switchroom.realtime.settings import MediaSettings
+from switchroom.realtime.speaker import RunTurn
+
+from ...realtime.test_local_engine import Line  # noqa: TID252
+from .conftest import EXAMPLES, Speech
 from .house import KEY, ServedHouse
 
 HOURS = "We are open from nine to five."
@@ -160,3 +170,36 @@ async def test_openai_agents_for_javascript(
     assert told["errors"] == [] and told["sound"] > 24_000
     assert told["asked"] == ["Monday"]
     assert any(line.startswith("user") and "invoice" in line.lower() for line in told["said"]), told
+
+
+async def test_our_own_openai_engine(house: ServedHouse, canvas: dict[str, Any]) -> None:
+    """The flow decides at one end, the served session hears, calls its functions and speaks at the other."""
+    graph = compact_canvas(canvas)
+    settings = MediaSettings(
+        engine="openai",
+        openai_url=house.socket_url,
+        openai_model="desk",
+        openai_api_key=SecretStr(KEY),
+        hangover_ms=400,
+    )
+
+    def bind(responder: Responder) -> RunTurn:
+        engine = Engine(FlowStore(house.store), responder=responder)
+        return lambda session, given: engine.run(graph, session, given)
+
+    session = Session(session_id="s", realtime=True, form={"ID": "1", "ticket": "T-17"}, state={})
+    line = Line(OpenAiEngine(bind, session, settings))
+    task = asyncio.create_task(line.run())
+    try:
+        await line.until(lambda: len(line.said("agent")) == 1, 20)
+        assert line.said("agent")[0].text == "Hello."
+        line.speak(await asyncio.to_thread(load_audio, EXAMPLES / "caller-3-operator.wav"))
+        async with asyncio.timeout(30):
+            concluded = await task
+        assert concluded.cause == "finished"
+        assert "operator" in line.said("caller")[0].text.lower()
+        assert line.said("agent")[1].text == "One moment, please."
+        assert session.outputs["$intent"] == "OPERATOR"  # as the function that was called says
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -3,7 +3,8 @@ anything new. The flow's responder gives them, by the instructions that the clie
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from switchroom.compact import CompactGraph
@@ -13,18 +14,27 @@ from switchroom.engine.responder import Answer, Ask, Responder
 from switchroom.realtime.served.items import Item
 from switchroom.realtime.served.response import Response
 
+_EXACTLY = r"\bsay (?:exactly|only|just|verbatim)\b[^\n\"“]*\n\s*\n(.+)"
+_QUOTED = r"\bsay(?: (?:exactly|only|just))?:? [\"“]([^\"“”]+)[\"”]"
+_VERBATIM = re.compile(f"{_EXACTLY}|{_QUOTED}", re.IGNORECASE | re.DOTALL)
 _ROLES = {"user": "user", "assistant": "assistant"}
 
 
 class Aside:
     """`graph` tells which model its first Agent names: that one answers."""
 
-    def __init__(self, responder: Responder, graph: CompactGraph) -> None:
+    def __init__(self, responder: Responder, graph: CompactGraph, has_model: Callable[[str], bool]) -> None:
         self._responder = responder
+        self._has_model = has_model
         named = [node for node in graph.nodes if node.kind in ("agent", "llm") and node.inputs.get("model")]
         self._model = str(named[0].inputs["model"]) if named else ""
         config = named[0].inputs.get("modelConfig") if named else None
         self._config: dict[str, Any] = config if isinstance(config, dict) else {}
+
+    def verbatim(self, instructions: str) -> str:
+        """The text that instructions give to be said word for word, where no model reads them; "" for none."""
+        found = None if self._has_model(self._model) else _VERBATIM.search(instructions)
+        return next(text.strip() for text in found.groups() if text) if found else ""
 
     async def answer(
         self, question: str, standing: Sequence[str], context: Sequence[Item], response: Response

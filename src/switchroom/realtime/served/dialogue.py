@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from switchroom.engine.events import NodeFinished, TurnInput
 from switchroom.engine.session import Session
 from switchroom.errors import SwitchroomError
@@ -26,9 +28,9 @@ from switchroom.realtime.served.codec import outgoing
 from switchroom.realtime.served.config import Config
 from switchroom.realtime.served.hearing import Utterance
 from switchroom.realtime.served.items import Item, Items, from_client
-from switchroom.realtime.served.protocol import Tell, WireError
+from switchroom.realtime.served.protocol import Tell, WireError, new_id
 from switchroom.realtime.served.response import Response
-from switchroom.realtime.served.tools import Called, Desk
+from switchroom.realtime.served.tools import Called, Desk, arguments, forced
 from switchroom.realtime.served.transcript import Transcript
 from switchroom.realtime.served.turns import FlowTurn, Over
 from switchroom.realtime.speaker import RunTurn
@@ -206,6 +208,12 @@ class Dialogue:
         """Aside from the conversation: the flow's graph has no part in it, its responder answers."""
         assert self.aside is not None
         question = " ".join(item.text() for item in own if item.role == "user")
+        if (function := forced(response.config)) is not None:
+            said = question or next((item.text() for item in reversed(list(self.items)) if item.role == "user"), "")
+            given = msgspec.json.encode(arguments(function, said)).decode()
+            response.call(Called(new_id("call"), function.name, given))
+            self._end(response, "completed")
+            return
         context = own if response.asked.get("input") is not None else list(self.items)
         texts = [response.config.instructions, *(item.text() for item in own if item.role == "system")]
         await self._say_all(response, self.aside.answer(question, [text for text in texts if text], context, response))
@@ -224,10 +232,18 @@ class Dialogue:
             self._turn = None
             await turn.close()
             turn = None
+        assert self.aside is not None
+        own_words = str(response.asked.get("instructions") or "")
+        if not question and (text := self.aside.verbatim(own_words)):
+            if turn is not None:  # the client wants these words after its function's output, and not the flow's
+                self._turn = None
+                await turn.close()
+            await self._speak(response, text)
+            self._end(response, "completed")
+            return
         if turn is not None:
             self.desk.go_on()  # the response after a function's output: the turn goes on
         elif not question and self._session.started:
-            assert self.aside is not None
             await self._say_all(response, self.aside.answer("", self._standing, list(self.items), response))
             self._end(response, "completed")
             return

@@ -186,7 +186,7 @@ class ServedHost:
                 return engine.run(flow.graph, session, given, variables=flow.settings.variables, tools=tools)
 
             dialogue.run_turn = run_turn
-            dialogue.aside = Aside(inner, flow.graph)
+            dialogue.aside = Aside(inner, flow.graph, has_model)
             self._live[call_id] = _Live(served, clients)
             return served
 

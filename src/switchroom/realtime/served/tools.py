@@ -105,8 +105,8 @@ class ServedResponder:
         config, standing = self._asked()
         functions = [] if config.tool_choice == "none" or ask.schema else config.tools
         by_model = self._has_model(ask.model)
-        forced = _forced(config, functions)
-        chosen = forced or (None if by_model or not functions else _meant(ask, functions, config.tool_choice))
+        named = None if ask.schema else forced(config)
+        chosen = named or (None if by_model or not functions else _meant(ask, functions, config.tool_choice))
         if chosen is not None:
             given = arguments(chosen, ask.question)
             output = await self._desk.call(chosen.name, given)
@@ -133,10 +133,10 @@ def _schema(function: Function) -> dict[str, Any]:
     return function.parameters or {"type": "object", "properties": {}}
 
 
-def _forced(config: Config, functions: Sequence[Function]) -> Function | None:
+def forced(config: Config) -> Function | None:
     """The function that `tool_choice` names."""
     if isinstance(config.tool_choice, dict):
-        return next((one for one in functions if one.name == config.tool_choice.get("name")), None)
+        return next((one for one in config.tools if one.name == config.tool_choice.get("name")), None)
     return None
 
 
