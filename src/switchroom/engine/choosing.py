@@ -52,7 +52,8 @@ def fitting(question: str, scenarios: Sequence[Scenario]) -> int:
 def spoken_of(question: str, phrases: Sequence[Sequence[str]]) -> int | None:
     """Which of some groups of phrases the words plainly speak of; None where none, or two alike. That they share a word
     is not enough."""
-    ranked = sorted(((score, -at) for at, score in enumerate(_by_concepts(question, phrases))), reverse=True)
+    scores = _by_concepts(question, phrases, mainly=True)
+    ranked = sorted(((score, -at) for at, score in enumerate(scores)), reverse=True)
     if not ranked or ranked[0][0] < _PLAINLY or (len(ranked) > 1 and ranked[0][0] - ranked[1][0] < _AHEAD):
         return None
     return -ranked[0][1]
@@ -64,9 +65,12 @@ def _scores(question: str, phrases: Sequence[Sequence[str]]) -> list[float]:
     ]
 
 
-def _by_concepts(question: str, phrases: Sequence[Sequence[str]]) -> list[float]:
+def _by_concepts(question: str, phrases: Sequence[Sequence[str]], *, mainly: bool = False) -> list[float]:
+    """`mainly`: only by what a group speaks of most (`have a nice day` among farewells is no praise)."""
     spoken = concepts_of(question)
     meant = [concepts_of(". ".join(group)) for group in phrases]
+    if mainly:
+        meant = [{one: much for one, much in own.items() if much > 0.6 * max(own.values())} for own in meant]
     size = len(meant)
     scores: list[float] = []
     for own in meant:
