@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 
-import msgspec
-
 from switchroom.crawler import sites, urls
 from switchroom.crawler.discover import BATCH, Batch, discover, listed
+from switchroom.crawler.frontier import Frontier
 from switchroom.crawler.jar import Jar
 from switchroom.crawler.job import JobSpec, PageRecord
 from switchroom.crawler.marks import HostMarks
-from switchroom.crawler.shelf import MOVED, Change, Shelf
+from switchroom.crawler.shelf import MOVED, Change, Shelf, changes_of
 from switchroom.crawler.sitemap import Entry, end_of_day_ms
 from switchroom.crawler.tools import Tools
 from switchroom.store import Store, keys
 
 log = logging.getLogger(__name__)
+
+DAY_MS = 86_400_000
+SAMPLE_SHARE = 0.05
+SAMPLE_MOST = 100
+_LOOK_S = 0.2
 
 
 async def plan(tools: Tools, shelf: Shelf, spec: JobSpec, jar: Jar) -> AsyncIterator[Batch]:
@@ -75,12 +81,32 @@ async def _fresh(tools: Tools, shelf: Shelf, spec: JobSpec, jar: Jar) -> AsyncIt
         judge = Judge(pages, found, wanted, trusted=trusted, now_ms=time.time_ns() // 1_000_000, verify=tools.verify_ms)
         own = {url: entry for url, entry in entries.items() if urls.bare_host(urls.host_of(url)) == host}
         links, counts = judge.choose(own, spec.starts)
-        lastmods = {url: own[url].lastmod or "" for url, _ in links if url in own and own[url].lastmod}
-        await shelf.lastmods(lastmods)
+        sample = [] if counts["plan:lastmod"] + counts["plan:new"] else judge.sample()
+        counts["plan:sample"] += len(sample)
+        counts["plan:vouched"] -= len(sample)
+        await shelf.lastmods({url: entry.lastmod for url, entry in own.items() if entry.lastmod})
         counts["from_sitemaps"] = len(own)
-        for batch in _batches(links):
+        for batch in _batches([*links, *sample]):
             yield batch._replace(counts=counts)
             counts = Counter()
+        if sample and await _is_caught(tools, shelf, [url for url, _ in sample]):
+            log.warning("a site's lastmod is not true, all its pages are asked for", extra={"host": host})
+            rest = judge.vouched()
+            for batch in _batches(rest):
+                counts = Counter({"plan:distrusted": len(batch.links), "plan:vouched": -len(batch.links)})
+                yield batch._replace(counts=counts)
+
+
+async def _is_caught(tools: Tools, shelf: Shelf, sample: list[str]) -> bool:
+    """Whether one of the pages of a sample, which were handed out, has changed behind its `lastmod`."""
+    book = Frontier(tools.store, shelf.job_id, 0)
+    while None in await tools.store.call("HMGET", keys.crawl(shelf.job_id, "pages"), *sample):
+        sizes = await book.sizes()
+        if sizes["queued"] + sizes["taken"] == 0:
+            break  # what is missing met a login wall
+        await asyncio.sleep(_LOOK_S)
+    asked = frozenset(sample)
+    return any(one.behind and one.url in asked for one in await shelf.changes())
 
 
 async def _take_out(tools: Tools, shelf: Shelf, host: str, pages: dict[str, PageRecord]) -> None:
@@ -124,6 +150,7 @@ class Judge:
         self._trusted = trusted
         self._now_ms = now_ms
         self._verify = verify
+        self._vouched: list[PageRecord] = []
 
     def choose(self, listed: dict[str, Entry], starts: tuple[str, ...]) -> tuple[list[tuple[str, int]], Counter[str]]:
         """The URLs to ask for with their depth, and counts of why, and of those that need not be."""
@@ -136,6 +163,8 @@ class Judge:
             counts["plan:" + (reason or "vouched")] += 1
             if reason:
                 links[url] = page.depth
+            elif not page.gone_ms:
+                self._vouched.append(page)
         for url, entry in listed.items():
             if url in self._pages or self._wanted.of(url).mark != "use":
                 continue
@@ -148,6 +177,18 @@ class Judge:
                 counts["plan:start"] += 1
                 links[url] = 0
         return list(links.items()), counts
+
+    def vouched(self) -> list[tuple[str, int]]:
+        """The pages that `choose` left, but for those of a sample since."""
+        return [(page.url, page.depth) for page in self._vouched]
+
+    def sample(self) -> list[tuple[str, int]]:
+        """Some of the pages that `choose` left, those first that were not looked at for longest. Where a whole sitemap
+        says that nothing has changed, these tell whether it is kept at all."""
+        self._vouched.sort(key=lambda page: (page.fetched_ms // DAY_MS, self._due_ms(page.url)))
+        size = min(SAMPLE_MOST, math.ceil(len(self._vouched) * SAMPLE_SHARE))
+        chosen, self._vouched = self._vouched[:size], self._vouched[size:]
+        return [(page.url, page.depth) for page in chosen]
 
     def _page(self, page: PageRecord, entry: Entry | None) -> str:
         """Why a page has to be asked for, "" where its sitemap vouches for it."""
@@ -199,10 +240,8 @@ async def settle_trust(tools: Tools, job_id: str, host: str) -> bool | None:
     It is not where a page had changed behind an unchanged `lastmod`; it is again once pages changed and every change
     was announced.
     """
-    raw = await tools.store.call("LRANGE", keys.crawl(job_id, "changes"), 0, -1)
-    changed = [one for one in (msgspec.json.decode(row, type=Change) for row in raw) if one.kind == "changed"]
-    changed = [one for one in changed if urls.bare_host(urls.host_of(one.url)) == host]
-    vouched = [one for one in changed if one.listed]
+    changed = [one for one in await changes_of(tools.store, job_id) if one.kind == "changed"]
+    vouched = [one for one in changed if one.listed and urls.bare_host(urls.host_of(one.url)) == host]
     if not vouched:
         return None
     trusted = not any(one.behind for one in vouched)

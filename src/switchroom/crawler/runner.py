@@ -102,11 +102,13 @@ class Crawl:
                     self._old = await patiently(lambda: known_urls(self._tools.store, self._spec.hosts))
                 await patiently(self._hear)
                 watcher = asyncio.create_task(self._watch(), name=f"crawl {self._job.id} watch")
-                if not self._job.discovered and await patiently(self._book.may_discover):
+                # What may have changed is found out while pages are read; the others' list is there first.
+                first = self._spec.mode != "fresh" and not self._job.discovered
+                if first and await patiently(self._book.may_discover):
                     await self._discover()
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(self._desk.run())
-                    group.create_task(self._discover_in_turn())
+                    discovering = group.create_task(self._discover_in_turn())
+                    group.create_task(self._serve(discovering))
                     for _ in range(self._tools.workers):
                         group.create_task(self._work())
                 if self._job.state != JobState.RUNNING:
@@ -136,6 +138,10 @@ class Crawl:
             await patiently(lambda batch=batch: self._shelf.lastmods(batch.lastmods))  # type: ignore[misc]
             await patiently(lambda step=step: self._book.step(step))  # type: ignore[misc]
         self._job = await patiently(lambda: job_store.update(self._tools.store, self._job.id, discovered=True))
+
+    async def _serve(self, discovering: asyncio.Task[None]) -> None:
+        await self._desk.run()
+        discovering.cancel()
 
     async def _discover_in_turn(self) -> None:
         """Read the sitemaps where the process that began with it died."""

@@ -22,7 +22,7 @@ from switchroom.crawler.output import PageFile, change_name, rfc3339_ms
 from switchroom.crawler.sitemap import end_of_day_ms
 from switchroom.crawler.tools import Tools
 from switchroom.knowledge import Document, Library
-from switchroom.store import keys
+from switchroom.store import Store, keys
 
 LASTMODS_MS = 14 * 86_400_000
 """How long a job's lastmod values are kept."""
@@ -57,6 +57,7 @@ class Shelf:
         self._tools = tools
         self._store = tools.store
         self._job = job
+        self.job_id = job.id
         self._library = Library(tools.store)
         self._marks: dict[str, tuple[int, marks.HostMarks]] = {}
 
@@ -245,11 +246,21 @@ class Shelf:
             await self._store.call("LTRIM", name, -MAX_CHANGES, -1)
         return counts
 
+    async def changes(self) -> list[Change]:
+        """What the job found different until now."""
+        return await changes_of(self._store, self.job_id)
+
     async def _lastmods_of(self, wanted: list[str]) -> dict[str, str]:
         if not wanted:
             return {}
         found = await self._store.call("HMGET", keys.crawl(self._job.id, "lastmods"), *wanted)
         return {url: raw.decode() for url, raw in zip(wanted, found, strict=True) if raw is not None}
+
+
+async def changes_of(store: Store, job_id: str) -> list[Change]:
+    """What a job found different, in the order in which it did."""
+    raw = await store.call("LRANGE", keys.crawl(job_id, "changes"), 0, -1)
+    return [msgspec.json.decode(row, type=Change) for row in raw]
 
 
 def _first(asked: dict[str, str], lastmods: dict[str, str], url: str) -> str:
