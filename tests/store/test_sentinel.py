@@ -110,7 +110,8 @@ async def test_a_primary_that_is_replaced_while_it_lives(group: Group) -> None:
     await store.close()
 
 
-async def test_a_service_that_nobody_knows(group: Group) -> None:
+async def test_a_service_that_nobody_knows(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("switchroom.store.store.CONNECT_PATIENCE_S", 0.3)
     store = Store(group.url.replace("/line", "/nobody"))
     with pytest.raises(Unavailable, match="does not know the service nobody"):
         await store.call("PING")

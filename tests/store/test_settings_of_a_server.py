@@ -50,7 +50,10 @@ async def test_a_full_server_is_unavailable_and_recovers(careless: Node) -> None
     await store.close()
 
 
-async def test_a_replica_that_is_named_as_the_store_is_unavailable(careless: Node) -> None:
+async def test_a_replica_that_is_named_as_the_store_is_unavailable(
+    careless: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("switchroom.store.store.CONNECT_PATIENCE_S", 0.3)
     await careless.call("REPLICAOF", "127.0.0.1", 1)
     store = Store(f"redis://127.0.0.1:{careless.port}")
     with pytest.raises(Unavailable, match=r"READONLY|MASTERDOWN"):

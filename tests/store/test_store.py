@@ -73,7 +73,8 @@ async def test_a_lost_connection_fails_what_was_under_way_and_heals(store: Store
     await killer.close()
 
 
-async def test_no_server_is_a_clear_error(tmp_path: object) -> None:
+async def test_no_server_is_a_clear_error(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("switchroom.store.store.CONNECT_PATIENCE_S", 0.3)
     store = Store(f"unix://{tmp_path}/nobody.sock")
     with pytest.raises(Unavailable, match="does not answer"):
         await store.call("PING")
