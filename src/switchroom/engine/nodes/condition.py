@@ -36,6 +36,9 @@ class ConditionParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Condition:
+    """Takes the output of the first condition that holds, else the last one. Expressions are JavaScript; in a call
+    texts are compared as they sound (`Operator.` equals `OPERATOR`)."""
+
     kind: ClassVar[str] = "condition"
     params: ClassVar[type[msgspec.Struct]] = ConditionParams
 

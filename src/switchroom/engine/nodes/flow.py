@@ -28,6 +28,9 @@ class StartParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Start:
+    """Where a run begins. Output: `question` and `form`. A form's values are read as `{{ $form.name }}`, the state as
+    `{{ $flow.state.key }}`."""
+
     kind: ClassVar[str] = "start"
     params: ClassVar[type[msgspec.Struct]] = StartParams
 
@@ -56,7 +59,8 @@ class ConditionAgentParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConditionAgent:
-    """The responder decides which scenario fits; the last one is taken where none does."""
+    """A model decides which scenario fits; its output is taken. Without a model what the words speak of decides; where
+    nothing fits, the scenario that stands for the rest is taken, else the last. Output: `scenario`."""
 
     kind: ClassVar[str] = "conditionAgent"
     params: ClassVar[type[msgspec.Struct]] = ConditionAgentParams
@@ -112,7 +116,8 @@ class LoopParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Loop:
-    """Goes back; the engine decides whether at once or with the caller's next words."""
+    """Goes back to a node: at once in text flows, and with the caller's next words where a call would have to answer
+    the same words twice. At its limit (10 in text flows and 100 in calls, unless set) the fallback is said."""
 
     kind: ClassVar[str] = "loop"
     params: ClassVar[type[msgspec.Struct]] = LoopParams
@@ -135,7 +140,8 @@ class ExecuteFlowParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExecuteFlow:
-    """Runs another saved flow in the same conversation: same form, state and memory."""
+    """Runs another saved flow in the same conversation: same form, state and memory. Output: `content`, what the flow
+    said or else its last output."""
 
     kind: ClassVar[str] = "executeFlow"
     params: ClassVar[type[msgspec.Struct]] = ExecuteFlowParams
@@ -171,7 +177,8 @@ class IterationParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Iteration:
-    """Runs its children once an item; `{{$iteration}}` is the item."""
+    """Runs the nodes inside of it once an item (at most 1,000), one item after another; `{{ $iteration }}` is the item.
+    Output: `items`, the last output for each, and `content`, these as text."""
 
     kind: ClassVar[str] = "iteration"
     params: ClassVar[type[msgspec.Struct]] = IterationParams

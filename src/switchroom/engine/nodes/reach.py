@@ -140,7 +140,7 @@ class ToolParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UseTool:
-    """Calls one tool with arguments from templates."""
+    """Calls one tool with arguments from templates. Output: `content`, and `value` where the tool gave JSON."""
 
     kind: ClassVar[str] = "tool"
     params: ClassVar[type[msgspec.Struct]] = ToolParams

@@ -195,7 +195,8 @@ def _spoken(call: dict[str, Any]) -> str:
 
 
 class Llm:
-    """Answers its input; without one it answers the caller's words."""
+    """Answers its input; without one it answers the caller's words. Output: `content`, and the fields of a structured
+    output by their keys."""
 
     kind: ClassVar[str] = "llm"
     params: ClassVar[type[msgspec.Struct]] = LlmParams
@@ -210,7 +211,9 @@ class Llm:
 
 
 class Agent:
-    """Hears the caller and answers. With nothing said yet it greets, and waits."""
+    """Hears the caller and answers, with tools and knowledge. In a call with nothing said yet it greets, and waits. A
+    tool that requires human input stops the run until a person agrees. Output: `content`, `usedTools`,
+    `sourceDocuments`, and the fields of a structured output."""
 
     kind: ClassVar[str] = "agent"
     params: ClassVar[type[msgspec.Struct]] = AgentParams

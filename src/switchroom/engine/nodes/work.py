@@ -24,7 +24,7 @@ class DirectReplyParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DirectReply:
-    """Says a text."""
+    """Says a text. Output: `content`."""
 
     kind: ClassVar[str] = "directReply"
     params: ClassVar[type[msgspec.Struct]] = DirectReplyParams
@@ -53,7 +53,8 @@ class CustomFunctionParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CustomFunction:
-    """Runs JavaScript in the sandbox; its returned value is the output."""
+    """Runs JavaScript for 200 ms at most, in 16 MB, without modules, network, files or timers. `$name` is an input
+    variable; `$flow.state`, `$vars`, `$form` and `$question` are there too. Output: what it returns."""
 
     kind: ClassVar[str] = "customFunction"
     params: ClassVar[type[msgspec.Struct]] = CustomFunctionParams
