@@ -115,6 +115,34 @@ async def test_ears_hear_words_and_no_words_in_noise(parts: SpeechParts, setting
     assert ["to an operator" in one.text.lower() for one in notes.utterances if one.text] == [True]
 
 
+async def test_a_button_makes_the_utterance(parts: SpeechParts, settings: MediaSettings) -> None:
+    notes = Notes()
+    ears = Ears(parts, settings.model_copy(update={"turn_end": "push_to_talk"}), notes)
+    task = asyncio.create_task(ears.run())
+    speech = await asyncio.to_thread(load_audio, EXAMPLES / "caller-3-operator.wav")
+    frames = [speech[i : i + FRAME] for i in range(0, speech.size - FRAME, FRAME)]
+    for frame in frames[:100]:  # speech without the button is not heard
+        ears.feed(frame)
+    while ears.backlog:
+        await asyncio.sleep(0.01)
+    ears.press()
+    for frame in frames:
+        ears.feed(frame)
+    ears.release()
+    ears.release()
+    async with asyncio.timeout(20):
+        while not notes.utterances:
+            await asyncio.sleep(0.02)
+    ears.press()
+    ears.release()  # nothing was said
+    async with asyncio.timeout(20):
+        while len(notes.utterances) < 2:
+            await asyncio.sleep(0.02)
+    task.cancel()
+    assert notes.began == 2 and ears.frames_dropped == 0
+    assert "to an operator" in notes.utterances[0].text.lower() and notes.utterances[1].text == ""
+
+
 async def test_voice_detection_finds_the_utterance(parts: SpeechParts) -> None:
     speech = await parts.voice.say("Please call me back tomorrow morning.")
     gap = np.zeros(48_000, dtype=np.int16)

@@ -208,11 +208,11 @@ class Ears:
         if cue is Cue.PAUSED:
             self._decode_ahead()
         elif cue is Cue.RESUMED:
-            self._ahead = None
+            self._forget_ahead()
         elif cue is Cue.ENDED:
             self._end(arrived, self._endpointer.hangover_windows * WINDOW_MS / 1000)
         elif self._too_long():
-            self._ahead = None
+            self._forget_ahead()
             self._end(arrived, 0.0)
 
     def _window_by_hand(self, window: Floats, probability: float, arrived: float) -> None:
@@ -247,6 +247,12 @@ class Ears:
                 self._listener.partial(finished.result(), started)
 
         task.add_done_callback(done)
+
+    def _forget_ahead(self) -> None:
+        """The caller went on: a decode that has not begun must not keep the next one waiting."""
+        if self._ahead is not None:
+            self._ahead.cancel()
+        self._ahead = None
 
     def _end(self, arrived: float, silence_s: float) -> None:
         self._listener.speech_ended()
