@@ -31,6 +31,7 @@ from switchroom.cli_http import (
 )
 from switchroom.cli_keys import keys_app
 from switchroom.cli_knowledge import knowledge_app
+from switchroom.cli_sites import fresh_app, sites_app
 from switchroom.cli_webhooks import webhooks_app
 from switchroom.errors import SwitchroomError
 
@@ -55,6 +56,8 @@ app.add_typer(executions_app, name="executions")
 app.add_typer(cookies_app, name="cookies")
 app.add_typer(keys_app, name="keys")
 app.add_typer(knowledge_app, name="knowledge")
+app.add_typer(sites_app, name="sites")
+app.add_typer(fresh_app, name="fresh")
 app.add_typer(webhooks_app, name="webhooks")
 app.command("compact", epilog="Example: switchroom compact examples/support-line.json --format mermaid")(
     compact_command

@@ -141,6 +141,12 @@ def crawl_command(
     urls: Annotated[list[str], typer.Argument(metavar="URL...", help="Where to start; one job for all of them.")],
     sidecar: SidecarOption = DEFAULT_SIDECAR,
     secret: SecretOption = None,
+    mode: Annotated[
+        str, typer.Option(help="crawl; discover (only find pages); root (read what is known); fresh (what changed).")
+    ] = "crawl",
+    collection: Annotated[
+        str, typer.Option(help="The knowledge that the pages go to; each site's own unless told.")
+    ] = "",
     depth: Annotated[int, typer.Option(min=0, max=100, help="Links away from a start.")] = 3,
     max_pages: Annotated[int, typer.Option(min=1, help="Pages to read at most.")] = 1000,
     render: Annotated[str, typer.Option(help="auto (where the HTML is a shell), always or never.")] = "auto",
@@ -158,6 +164,7 @@ def crawl_command(
     Example: switchroom crawl https://docs.example.com --depth 2 --out ./docs
     """
     body = {"urls": urls, "depth": depth, "max_pages": max_pages, "render": render}
+    body |= {"mode": mode, "collection": collection}
     body["on_login_wall"] = "skip" if skip_walls else "wait"
     job = _told(lambda: _crawl(Sidecar(sidecar, secret), body, no_wait, as_json), sidecar, as_json)
     saved = 0

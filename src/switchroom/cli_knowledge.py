@@ -145,7 +145,7 @@ def add(
 def remove(
     collection: NameArgument, key: KeyArgument, server: ServerOption = DEFAULT_SERVER, api_key: KeyOption = None
 ) -> None:
-    """Remove one document. A crawled page comes back with the next crawl: mark it instead (`switchroom pages mark`)."""
+    """Remove one document. A crawled page comes back with the next crawl: mark it instead (`switchroom sites mark`)."""
     with plain_errors():
         Client(server, api_key).call("DELETE", _path(collection, "documents"), query={"key": key})
     print(f"removed {key}")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from aiohttp.test_utils import TestClient
 
 from switchroom.access import Scope
@@ -107,11 +106,11 @@ async def test_the_command_line_does_all_of_it(
     (tmp_path / "docs" / "more" / "parcels.txt").write_text("Parcels leave the house on Tuesdays.")
     server = str(client.make_url("/"))
 
-    async def command(*words: str) -> str:
-        def run() -> None:
-            knowledge_app([*words, "--server", server], standalone_mode=False)
+    async def command(*words: str, code: int = 0) -> str:
+        def run() -> int:
+            return knowledge_app([*words, "--server", server], standalone_mode=False) or 0
 
-        await asyncio.to_thread(run)
+        assert await asyncio.to_thread(run) == code
         return capsys.readouterr().out
 
     assert await command("add", "handbook", str(tmp_path / "docs")) == "2 documents, 2 of them new or changed\n"
@@ -122,5 +121,4 @@ async def test_the_command_line_does_all_of_it(
     assert await command("get", "handbook", "warranty.md") == WARRANTY + "\n"
     assert await command("remove", "handbook", "warranty.md") == "removed warranty.md\n"
     assert await command("drop", "handbook", "--yes") == "removed handbook with 1 documents\n"
-    with pytest.raises(typer.Exit):
-        await command("show", "handbook")
+    await command("show", "handbook", code=1)
