@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +30,7 @@ from switchroom.realtime.signalling import SignalClient
 from switchroom.records import Executions
 from switchroom.records.audio_files import AudioFiles
 from switchroom.settings import Settings, is_loopback
+from switchroom.snapshots import leave_snapshots
 from switchroom.store import Blobs, Store
 from switchroom.webhook_feed import WebhookFeed
 from switchroom.webhooks import Webhooks
@@ -168,15 +170,16 @@ async def run_media_role(settings: Settings, store: Store, stop: asyncio.Event, 
         retriever=KnowledgeRetriever(knowledge),
     )
     try:
-        await run_media(
-            store,
-            blobs=blobs,
-            settings=media,
-            stop=stop,
-            on_ready=lambda: ready(""),
-            engine=engine,
-            recordings_key=settings.secrets_key.get_secret_value() if settings.secrets_key else None,
-        )
+        async with _figures(store, "media"):
+            await run_media(
+                store,
+                blobs=blobs,
+                settings=media,
+                stop=stop,
+                on_ready=lambda: ready(""),
+                engine=engine,
+                recordings_key=settings.secrets_key.get_secret_value() if settings.secrets_key else None,
+            )
     finally:
         await models.close()
         await knowledge.close()
@@ -188,13 +191,28 @@ async def run_media_role(settings: Settings, store: Store, stop: asyncio.Event, 
 async def run_sidecar(settings: Settings, store: Store, stop: asyncio.Event, ready: Ready) -> None:
     """The crawl host."""
     from switchroom.sidecar.app import build_sidecar
+    from switchroom.sidecar.figures import count_crawl
     from switchroom.sidecar.settings import SidecarSettings
 
     sidecar = SidecarSettings(
         data_dir=settings.data / "crawl", ingest_secret=settings.ingest_secret, **settings.crawl.model_dump()
     )
     app = await asyncio.to_thread(build_sidecar, sidecar, store)
-    await _serve(app, settings.sidecar_host, settings.sidecar_port, stop, ready)
+    async with _figures(store, "crawl", lambda: count_crawl(store)):
+        await _serve(app, settings.sidecar_host, settings.sidecar_port, stop, ready)
+
+
+@contextlib.asynccontextmanager
+async def _figures(
+    store: Store, role: Role, before: Callable[[], Awaitable[None]] | None = None
+) -> AsyncIterator[None]:
+    """Leaves this process's figures in the store meanwhile."""
+    leaving = asyncio.create_task(_kept_up(lambda: leave_snapshots(store, role, before)), name="figures")
+    try:
+        yield
+    finally:
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
 
 
 ROLES: dict[Role, Callable[[Settings, Store, asyncio.Event, Ready], Awaitable[None]]] = {

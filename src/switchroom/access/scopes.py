@@ -22,6 +22,7 @@ class Scope(StrEnum):
     RECORDS_WRITE = "records:write"
     KNOWLEDGE_READ = "knowledge:read"
     KNOWLEDGE_WRITE = "knowledge:write"
+    METRICS_READ = "metrics:read"
     KEYS = "keys"
     """Make, list and revoke API keys: whoever has it has everything."""
     ALL = "*"

@@ -25,6 +25,7 @@ from switchroom.gateway import (
     holding,
     kiosk,
     knowledge,
+    metrics,
     notify,
     openapi,
     operators,
@@ -71,6 +72,7 @@ def build_gateway(parts: Services) -> web.Application:
     app[HUB] = NotifyHub(app[BROADCAST])
     app.on_shutdown.append(_close_hub)
     install_origins(app)
+    metrics.install_metrics(app)
     install_passage(app)
     twilio.install_twilio(app)
     app.cleanup_ctx.append(_background)
@@ -103,6 +105,7 @@ def build_gateway(parts: Services) -> web.Application:
         asyncapi,
         api_page,
         softphone_page,
+        metrics,
     ):
         app.router.add_routes(dialect.routes())
     app.router.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])

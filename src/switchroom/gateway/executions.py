@@ -17,6 +17,7 @@ from switchroom.gateway.services import services
 from switchroom.gateway.trace import executed_data
 from switchroom.http_problems import read_json
 from switchroom.records import Execution, ExecutionFilter, ExecutionState, Utterance, is_final
+from switchroom.records.latencies import Percentiles, percentiles
 from switchroom.records.model import Artefact
 from switchroom.records.transcript import to_json, to_markdown, to_vtt
 
@@ -41,10 +42,14 @@ class UtteranceView(msgspec.Struct, rename="camel"):
 
 
 class TimingView(msgspec.Struct, rename="camel"):
+    """Milliseconds from the end of the caller's speech, which was `speechEndMs` after the call's beginning."""
+
     turn: int
+    speech_end_ms: int | None
     endpoint_ms: float | None
     transcript_ms: float | None
     first_token_ms: float | None
+    first_audio_made_ms: float | None
     first_audio_ms: float | None
     interrupted: bool
 
@@ -89,6 +94,7 @@ class ExecutionRow(msgspec.Struct, rename="camel", kw_only=True):
     duration_ms: int | None = None
     transcript: list[UtteranceView] | None = None
     timings: list[TimingView] | None = None
+    latencies: dict[str, Percentiles] | None = None
     operators: list[OperatorView] | None = None
     recording: RecordingView | None = None
     artefacts: list[Artefact] | None = None
@@ -252,11 +258,19 @@ def row_of(execution: Execution) -> ExecutionRow:
     row.transcript = [_utterance(one) for one in execution.transcript]
     row.timings = [
         TimingView(
-            one.turn, one.endpoint_ms, one.transcript_ms, one.first_token_ms, one.first_audio_ms, one.interrupted
+            one.turn,
+            one.speech_end_ms,
+            one.endpoint_ms,
+            one.transcript_ms,
+            one.first_token_ms,
+            one.first_audio_made_ms,
+            one.first_audio_ms,
+            one.interrupted,
         )
         for one in execution.timings
     ]
     row.artefacts = execution.artefacts
+    row.latencies = percentiles(execution.timings)
     row.operators = [
         OperatorView(rfc3339(one.at_ms), one.action, one.operator, one.detail) for one in execution.operators
     ]

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from switchroom import metrics
 from switchroom.errors import Conflict, NotFound, SwitchroomError, Unavailable
 from switchroom.queue import Call, EndReason, Feed, Held, LeaseLost, Queue
 from switchroom.queue import State as QueueState
@@ -175,6 +176,8 @@ class CallSession:
             case "hung_up":
                 self.post(Event(Happened.CALLER_HUNG_UP))
             case "dead":
+                if self.state.phase is Phase.LIVE:
+                    metrics.LEGS_LOST.inc()
                 self.post(Event(Happened.LEG_DEAD))
             case _:
                 self.post(Event(Happened.LEG_FAILED))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import bisect
 import logging
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from switchroom import metrics
 from switchroom.errors import SwitchroomError
 from switchroom.queue import EndReason, Held
 from switchroom.realtime.memory import CallMemory
@@ -31,6 +33,7 @@ from switchroom.records.model import (
     ExecutionState,
     OperatorAction,
     Recording,
+    TurnTiming,
     Utterance,
     state_of_end,
 )
@@ -41,6 +44,16 @@ _CONVERSATIONS = uuid.UUID("5c8b54a1-6a3a-4c5e-9a58-1d2f2a7e6b90")
 """All attempts of a call are one conversation."""
 MAX_NODES = 2000
 """Nodes kept in one record; more are counted in its detail."""
+
+
+def observe(timing: TurnTiming) -> None:
+    """A turn's latencies, as this process's figures."""
+    metrics.TURNS.labels(str(timing.interrupted).lower()).inc()
+    if timing.speech_end_ms is None:
+        return  # an opening: nobody waited for it to answer
+    for stage, member in metrics.STAGES.items():
+        if (value_ms := getattr(timing, member)) is not None:
+            metrics.TURN_SECONDS.labels(stage).observe(max(0.0, value_ms / 1000))
 
 
 class CallLog:
@@ -88,6 +101,7 @@ class CallLog:
                 self.execution.final_state = event.node.state
             case TurnDone():
                 self.execution.timings.append(event.timing)
+                observe(event.timing)
                 self._dirty.set()
                 self._tell({"type": "turn", **msgspec.to_builtins(event.timing)})
             case AgentSpeaking():
@@ -136,6 +150,10 @@ class CallLog:
         final = state_of_end(reason) if reason is not None else ExecutionState.STOPPED
         if not await self._executions.finish(self.execution, final):
             log.info("the record was ended by somebody else", extra={"execution_id": self.execution.id})
+
+        metrics.CALLS.labels(self.execution.end_reason or "handed_back").inc()
+        if self.execution.created_ms:
+            metrics.CALL_SECONDS.observe(max(0, time.time() - self.execution.created_ms / 1000))
 
     async def close(self) -> None:
         if self._saver is not None:

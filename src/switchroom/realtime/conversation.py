@@ -365,7 +365,7 @@ class Conversation(Speaker):
             self._playout.clear()
             if heard_any:
                 self._settle(interrupted=True)
-                self._emit(TurnDone(timing=turn.timing(interrupted=True)))
+                self._emit(TurnDone(timing=turn.timing(interrupted=True, zero_at=self._minutes.zero)))
             else:
                 self._settle_aside(interrupted=True)
                 self._restore(turn.before)

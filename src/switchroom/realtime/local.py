@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from switchroom.engine.session import Session
 from switchroom.realtime.audio import Samples
 from switchroom.realtime.conversation import Conversation
@@ -35,6 +37,8 @@ class LocalEngine(Conversation):
         assert self._playout is not None
         generation = turn.generation if turn is not None else self._playout.generation
         samples = await self._parts.voice.say(text)
+        if turn is not None:
+            turn.first_made_at = turn.first_made_at or time.monotonic()
         if samples.size:
             self._playout.say(samples, text, generation=generation, on_first=lambda: self._first_frame(text, turn))
 

@@ -15,16 +15,17 @@ class Minutes:
         self.emit: Emit = _nobody
         self.sounding = ""
         """What of the agent began to sound and is not settled."""
-        self._zero = time.monotonic()
+        self.zero = time.monotonic()
+        """When it began."""
         self._agent_from: float | None = None
 
     def begin(self, emit: Emit) -> None:
         self.emit = emit
-        self._zero = time.monotonic()
+        self.zero = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self._zero
+        return time.monotonic() - self.zero
 
     def guess(self, text: str, started: float) -> None:
         """What the caller may be saying."""
@@ -68,7 +69,7 @@ class Minutes:
             )
 
     def _ms(self, moment: float) -> int:
-        return max(0, round((moment - self._zero) * 1000))
+        return max(0, round((moment - self.zero) * 1000))
 
     def _now_ms(self) -> int:
         return self._ms(time.monotonic())

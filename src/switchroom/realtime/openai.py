@@ -4,6 +4,7 @@ docs/decisions/realtime-openai.md for how a flow maps to it."""
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -32,7 +33,7 @@ class OpenAiEngine(Conversation):
 
     def __init__(self, bind: Callable[[Responder], RunTurn], session: Session, settings: MediaSettings) -> None:
         self._link = Link(settings, self)
-        self._mouth = Mouth(self._link, self._words_leave)
+        self._mouth = Mouth(self._link, self._words_leave, self._audio_came)
         self._model = ModelResponder(self._link, self._mouth, lambda: self._turn)
         self._usage: dict[str, Any] = {"provider": "openai", "model": settings.openai_model}
         super().__init__(bind(self._model), session, settings)
@@ -58,6 +59,10 @@ class OpenAiEngine(Conversation):
         super()._overheard(message)
         if message.role != "caller":  # those the service heard itself
             self._link.add(message)
+
+    def _audio_came(self) -> None:
+        if self._turn is not None:
+            self._turn.first_made_at = self._turn.first_made_at or time.monotonic()
 
     async def _listen(self) -> None:
         await self._link.run()

@@ -56,9 +56,10 @@ class Item:
 class Mouth:
     """Speaks responses, one after another. `on_words` gets what is known by now of words that begin to leave."""
 
-    def __init__(self, link: Link, on_words: Callable[[str], None]) -> None:
+    def __init__(self, link: Link, on_words: Callable[[str], None], on_audio: Callable[[], None]) -> None:
         self._link = link
         self._on_words = on_words
+        self._on_audio = on_audio
         self._items: list[Item] = []
         self._generation = 0
         self.playout: Playout | None = None
@@ -66,6 +67,7 @@ class Mouth:
     # --- Sink ----------------------------------------------------------------------------------------------------
 
     def audio(self, item_id: str, session: int, samples: Samples) -> None:
+        self._on_audio()
         item = self._item(item_id, session)
         self._play(item, item.doubler.feed(samples))
 

@@ -16,6 +16,7 @@ from typing import Any
 import av
 import numpy as np
 
+from switchroom import metrics
 from switchroom.realtime.audio import FRAME, FRAME_S, RATE, SILENCE, Samples
 from switchroom.records.audio_files import AudioFiles, AudioWriter
 from switchroom.records.model import Recording
@@ -188,6 +189,7 @@ class Recorder:
             await asyncio.to_thread(self._write, caller, agent)
         except (OSError, av.FFmpegError) as error:
             self._failed = True
+            metrics.RECORDING_FAILED.inc()
             log.error("the recording cannot be written", extra={"blob": self.blob, "error": str(error)})
 
     def _write(self, caller: list[Samples], agent: list[Samples]) -> None:
@@ -213,6 +215,7 @@ class Recorder:
         if self._closed:
             return None
         self._closed = True
+        metrics.RECORDING_DROPPED.inc(self.frames_dropped)
         if self._flushing is not None:
             await self._flushing
         self._caller = self._caller[: len(self._agent)]

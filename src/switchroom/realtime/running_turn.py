@@ -42,6 +42,7 @@ class Turn:
         """Details of the caller's words that the flow keeps, by their names."""
         self.started_at = time.monotonic()
         self.first_token_at: float | None = None
+        self.first_made_at: float | None = None
         self.first_audio_at: float | None = None
 
     @property
@@ -49,8 +50,9 @@ class Turn:
         """These are the call's last words: nothing interrupts them."""
         return self.outcome in ("finished", "failed")
 
-    def timing(self, *, interrupted: bool) -> TurnTiming:
-        """Milliseconds since the caller's end of speech; a turn that the agent opens counts from its own start."""
+    def timing(self, *, interrupted: bool, zero_at: float) -> TurnTiming:
+        """Milliseconds since the caller's end of speech; a turn that the agent opens counts from its own start. The
+        call began at `zero_at`, monotonic seconds."""
         zero = self.since.ended if self.since is not None else self.started_at
 
         def since(moment: float | None) -> float | None:
@@ -58,9 +60,11 @@ class Turn:
 
         return TurnTiming(
             turn=self.number,
+            speech_end_ms=max(0, round((zero - zero_at) * 1000)) if self.since else None,
             endpoint_ms=since(self.since.endpoint) if self.since else None,
             transcript_ms=since(self.since.decoded) if self.since else None,
             first_token_ms=since(self.first_token_at),
+            first_audio_made_ms=since(self.first_made_at),
             first_audio_ms=since(self.first_audio_at),
             interrupted=interrupted,
         )

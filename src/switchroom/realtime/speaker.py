@@ -87,7 +87,7 @@ class Speaker(ABC):
             await self._apologise(turn)
         await self._playout.drained()
         self._settle(interrupted=False)
-        self._emit(TurnDone(timing=turn.timing(interrupted=False)))
+        self._emit(TurnDone(timing=turn.timing(interrupted=False, zero_at=self._minutes.zero)))
         self._turn_over(turn)
 
     async def _think(self, turn: Turn) -> None:

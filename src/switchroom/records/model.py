@@ -68,10 +68,15 @@ class TurnTiming(msgspec.Struct, frozen=True, kw_only=True):
     """One turn's latencies, in milliseconds from the end of the caller's speech; None where it did not happen."""
 
     turn: int
+    speech_end_ms: int | None = None
+    """When the caller stopped, from the call's beginning; None for a turn that the agent opens, whose latencies count
+    from its own start."""
     endpoint_ms: float | None = None
     """VAD decided that the caller stopped."""
     transcript_ms: float | None = None
     first_token_ms: float | None = None
+    first_audio_made_ms: float | None = None
+    """The first words of the answer were rendered."""
     first_audio_ms: float | None = None
     """First frame of the answer handed to the transport: what the caller waits for."""
     interrupted: bool = False

@@ -343,3 +343,16 @@ def call_memory(flow_id: str, task_id: str) -> str:
 def phone_stream(token: str) -> str:
     """String with a short life: the call (msgpack) whose stream a telephony provider was told to open at this token."""
     return f"sr:phone:{token}"
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+
+def metric_processes() -> str:
+    """Set: names of the processes that leave figures."""
+    return "sr:metrics"
+
+
+def metric_snapshot(process: str) -> str:
+    """String that expires: a process's figures, Prometheus text."""
+    return f"sr:metrics:{process}"
