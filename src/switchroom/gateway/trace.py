@@ -56,4 +56,6 @@ def _output(node: dict[str, Any]) -> Any:
         more["timeMetadata"] = {"start": end - delta, "end": end, "delta": delta}
     if usage := node.get("usage"):
         more["usageMetadata"] = usage_metadata(usage)
-    return more | output
+    # Clients show a form instead of the question where there is one, an empty one, too.
+    shown = {name: value for name, value in output.items() if name != "form" or value != {}}
+    return more | shown
