@@ -119,10 +119,13 @@ async def test_a_retriever_hands_its_sources_to_the_node_after_it(engine: Engine
 
 
 @pytest.mark.parametrize("inputs", [{"agentKnowledgeDocumentStores": [{"documentStore": "1:papers"}]}])
-async def test_a_collection_that_is_not_there_is_named(engine: Engine, inputs: dict[str, Any]) -> None:
+async def test_nothing_is_found_where_there_is_no_collection(engine: Engine, inputs: dict[str, Any]) -> None:
     asked = await ask(engine, agent(**inputs), "Open?")
-    assert isinstance(asked.ended, TurnFailed)
-    assert (asked.ended.code, "`1:papers`" in asked.ended.detail) == ("unknown_store", True)
+    assert asked.text == "I found nothing about that."
+    stores = {"retrieverKnowledgeDocumentStores": [*FROM_DOCS, {"documentStore": "1:papers"}]}
+    canvas = draw({"s": START, "r": ("retrieverAgentflow", stores)}, [("s", "r")])
+    asked = await ask(engine, canvas, "When is it closed?")
+    assert (asked.outputs["r"]["missingStores"], bool(asked.outputs["r"]["content"])) == (["1:papers"], True)
 
 
 async def test_a_models_answer_has_the_sources_that_it_was_given(flows: FlowStore, knowledge: Knowledge) -> None:

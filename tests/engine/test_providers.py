@@ -182,11 +182,17 @@ async def test_an_agent_does_not_call_tools_for_ever(flows: FlowStore) -> None:
     assert (events[-1].text, len(server.requests)) == ("Enough.", 4)
 
 
-async def test_a_missing_store_is_named(flows: FlowStore) -> None:
+async def test_a_model_is_told_that_a_store_is_missing(flows: FlowStore) -> None:
     inputs = {"agentKnowledgeDocumentStores": [{"documentStore": "1:papers"}]}
-    async with serving(lambda body: Say("x")) as (server, models):
+
+    def script(body: dict[str, Any]) -> Say:
+        done = body["messages"][-1]["role"] == "tool"
+        return Say("Nothing there.") if done else Say(calls=[("search_papers", {"query": "tea"})])
+
+    async with serving(script) as (_server, models):
         events = await run(flows, models, draw({"s": START, "a": agent(**inputs)}, [("s", "a")]), "Go")
-    assert (events[-1].code, "`1:papers`" in events[-1].detail, server.requests) == ("unknown_store", True, [])
+    told = finished(events, "a").output["usedTools"][0]["toolOutput"]
+    assert "searches the knowledge store `1:papers`, which is not here" in told
 
 
 async def test_a_model_is_told_that_a_tool_is_missing(flows: FlowStore) -> None:

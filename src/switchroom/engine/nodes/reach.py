@@ -14,8 +14,8 @@ from switchroom.compact.templates import as_text
 from switchroom.engine.nodes.base import NodeFault, Result, Step, decoded, params, update_state
 from switchroom.engine.outbound import send
 from switchroom.engine.responder import Row
-from switchroom.engine.retriever import source_documents
-from switchroom.engine.tools.registry import call_tool, search, told
+from switchroom.engine.retriever import Passage, source_documents
+from switchroom.engine.tools.registry import MissingStore, call_tool, search, told
 from switchroom.net.client import Fetched
 
 __all__ = ["Http", "Retrieve", "UseTool"]
@@ -174,7 +174,8 @@ class RetrieverParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Retrieve:
-    """Searches knowledge stores; without a query of its own, for the caller's words."""
+    """Searches knowledge stores; without a query of its own, for the caller's words. Output: `content`,
+    `sourceDocuments`, and `missingStores`: those that are not here, in which nothing is found."""
 
     kind: ClassVar[str] = "retriever"
     params: ClassVar[type[msgspec.Struct]] = RetrieverParams
@@ -189,8 +190,16 @@ class Retrieve:
         query = step.render(declared.query) or step.scope.question
         if not any(row.store for row in declared.stores):
             raise NodeFault(f"The Retriever `{step.label}` names no knowledge store.", code="bad_node")
-        found = [one for row in declared.stores if row.store for one in await search(step, row.store, query)]
+        found: list[Passage] = []
+        missing: list[str] = []
+        for row in declared.stores:
+            try:
+                found += await search(step, row.store, query) if row.store else []
+            except MissingStore:
+                missing.append(row.store)
         content = told(found, sources=declared.format == "textWithMetadata")
-        output = {"content": content, "sourceDocuments": source_documents(found)}
+        output: dict[str, Any] = {"content": content, "sourceDocuments": source_documents(found)}
+        if missing:
+            output["missingStores"] = missing
         update_state(step, declared.update, output)
         return Result(output, {"query": query})

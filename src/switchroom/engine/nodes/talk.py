@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from switchroom.engine.prompt import Prompt
 from switchroom.engine.responder import Answer, Ask, Consent, Intent, Row, Tool, Understood, asks_model
 from switchroom.engine.retriever import Passage, Passages, passages_of, source_documents
 from switchroom.engine.scope import merge
-from switchroom.engine.tools.registry import agent_tools, search, store_tool
+from switchroom.engine.tools.registry import MissingStore, agent_tools, search, store_tool
 
 __all__ = ["Agent", "Llm"]
 
@@ -158,7 +159,8 @@ def _passages(step: Step, stores: Sequence[str], question: str, told: list[str])
     async def find() -> list[Passage]:
         found = list(retrieved)
         for store in stores:
-            found += await search(step, store, question)
+            with contextlib.suppress(MissingStore):  # in the log; what else the node knows may answer
+                found += await search(step, store, question)
         return found
 
     return find

@@ -18,12 +18,18 @@ from switchroom.engine.tools.mcp import MCP, mcp_tools
 from switchroom.engine.tools.requests import METHODS, request_tool
 from switchroom.errors import NotFound
 
-__all__ = ["agent_tools", "call_tool", "search", "store_tool", "told", "tools_named"]
+__all__ = ["MissingStore", "agent_tools", "call_tool", "search", "store_tool", "told", "tools_named"]
 
 log = logging.getLogger(__name__)
 
 _PASSAGES = 4
 _MAX_RESULT = 20_000
+
+
+class MissingStore(NodeFault):
+    """A flow searches a knowledge store that is not here. Who searches finds nothing, and says so."""
+
+    code = "unknown_store"
 
 
 class UnknownTool(NodeFault):
@@ -109,8 +115,6 @@ def store_tool(step: Step, store: str, name: str, description: str, found: list[
         "required": ["query"],
         "additionalProperties": False,
     }
-    if step.kit.retriever is None:
-        raise _no_store(step, store)
     return Tool(
         name=function_name(f"search_{shown}"),
         description=description or f"Searches the knowledge store {shown}.",
@@ -120,13 +124,14 @@ def store_tool(step: Step, store: str, name: str, description: str, found: list[
 
 
 async def search(step: Step, store: str, query: str) -> list[Passage]:
-    """The best passages. Raises NodeFault for a store that is not there."""
-    if step.kit.retriever is None:
-        raise _no_store(step, store)
+    """The best passages. Raises MissingStore."""
     try:
-        return await step.kit.retriever.search(store, query, limit=_PASSAGES)
-    except NotFound as error:
-        raise _no_store(step, store) from error
+        if step.kit.retriever is not None:
+            return await step.kit.retriever.search(store, query, limit=_PASSAGES)
+    except NotFound:
+        pass
+    log.warning("a flow's knowledge store is not here", extra={"store": store, "node_id": step.node.id})
+    raise MissingStore(f"`{step.label}` searches the knowledge store `{store}`, which is not here.")
 
 
 def told(passages: list[Passage], *, sources: bool) -> str:
@@ -134,10 +139,6 @@ def told(passages: list[Passage], *, sources: bool) -> str:
     return "\n\n".join(
         f"{one.text}\n(source: {one.source})" if sources and one.source else one.text for one in passages
     )
-
-
-def _no_store(step: Step, store: str) -> NodeFault:
-    return NodeFault(f"`{step.label}` searches the knowledge store `{store}`, which is not here.", code="unknown_store")
 
 
 def function_name(text: str) -> str:
