@@ -79,14 +79,14 @@ async def test_a_turn_that_was_cut_is_run_again() -> None:
 
 
 async def test_memory_keeps_the_newest_and_forgets(store: Store) -> None:
-    memory = CallMemory(store, "flow", "task")
+    memory = CallMemory(store, "flow", "task", 1)
     assert await memory.recall() is None
     session = Session(session_id="s", realtime=True, state={"order": "4172"})
     memory.keep(session, TurnInput(text="first"))
     session.state["order"] = "changed later"
     memory.keep(session, TurnInput(text="second"))
     await memory.save()
-    left = await CallMemory(store, "flow", "task").recall()
+    left = await CallMemory(store, "flow", "task", 2).recall()
     assert left is not None and left.given is not None and left.given.text == "second"
     assert left.session.state == {"order": "changed later"}
     await memory.forget()
@@ -95,8 +95,19 @@ async def test_memory_keeps_the_newest_and_forgets(store: Store) -> None:
 
 
 async def test_memory_of_another_form_is_no_memory(store: Store) -> None:
-    await store.call("SET", "sr:{flow}:talk:task", b'{"session": 7}')
-    assert await CallMemory(store, "flow", "task").recall() is None
+    await store.call("HSET", "sr:{flow}:talk:task", "v", b'{"session": 7}')
+    assert await CallMemory(store, "flow", "task", 1).recall() is None
+
+
+async def test_an_attempt_that_lost_the_call_changes_nothing(store: Store) -> None:
+    earlier, later = CallMemory(store, "flow", "task", 1), CallMemory(store, "flow", "task", 2)
+    later.keep(Session(session_id="later"), None)
+    await later.save()
+    earlier.keep(Session(session_id="earlier"), None)
+    await earlier.save()
+    await earlier.forget()
+    left = await later.recall()
+    assert left is not None and left.session.session_id == "later"
 
 
 # --- prompts ---------------------------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ class CallTools(msgspec.Struct, frozen=True, kw_only=True):
     """Ears for an operator; None where no recogniser is loaded."""
     make_hold: Callable[[str, Playout], Awaitable[HoldLine]]
     """What a caller of this flow hears who waits for a line."""
-    remember: Callable[[Call], CallMemory]
+    remember: Callable[[Held], CallMemory]
 
 
 class CallSession:
@@ -333,7 +333,7 @@ class CallSession:
         assert held is not None
         if self._hold is not None:
             await self._hold.stop()
-        call_log = CallLog(self._tools.executions, held, self._tools.remember(held.call), self._tell)
+        call_log = CallLog(self._tools.executions, held, self._tools.remember(held), self._tell)
         self._log = call_log
         if self._tools.settings.record_calls:
             self._recorder = await Recorder.open(self._tools.audio, self._tools.settings.record_kbps)

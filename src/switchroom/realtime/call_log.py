@@ -150,7 +150,7 @@ class CallLog:
         final = state_of_end(reason) if reason is not None else ExecutionState.STOPPED
         if not await self._executions.finish(self.execution, final):
             log.info("the record was ended by somebody else", extra={"execution_id": self.execution.id})
-
+        await (self.memory.save() if reason is None else self.memory.forget())
         metrics.CALLS.labels(self.execution.end_reason or "handed_back").inc()
         if self.execution.created_ms:
             metrics.CALL_SECONDS.observe(max(0, time.time() - self.execution.created_ms / 1000))

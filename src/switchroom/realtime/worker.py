@@ -128,7 +128,7 @@ class MediaWorker:
             make_engine=self._make_engine,
             make_ears=self._make_ears if parts is not None else None,
             make_hold=self._make_hold,
-            remember=lambda call: CallMemory(store, call.flow_id, call.task_id),
+            remember=lambda held: CallMemory(store, held.flow_id, held.task_id, held.token),
         )
         self._served = ServedHost(store, parts, self._flows, self._engine, settings, self.join)
         self.door.on[SESSION] = self._served.serve

@@ -336,7 +336,7 @@ def call_leg(call_id: str) -> str:
 
 
 def call_memory(flow_id: str, task_id: str) -> str:
-    """String (JSON) that expires: the conversation of a live call, for an attempt that goes on with it."""
+    """Hash that expires: the conversation of a live call (`v`, JSON) and the hold that wrote it (`t`, its fencing token)."""
     return f"sr:{{{flow_id}}}:talk:{task_id}"
 
 
