@@ -132,7 +132,8 @@ class Counted:
         print(f"answer    {figures(self.answers)}   (wanted: p50 <= 700, p95 <= 1000)")
         print(f"barge-in  {figures(self.silences)}   (wanted: p95 <= 200)")
         timings = [event.timing for event in self.events if isinstance(event, TurnDone) and event.timing.endpoint_ms]
-        for name, what in (("endpoint_ms", "endpoint"), ("transcript_ms", "words"), ("first_audio_ms", "first audio")):
+        stages = ("endpoint_ms", "transcript_ms", "first_token_ms", "first_audio_ms")
+        for name, what in zip(stages, ("endpoint", "words", "first token", "first audio"), strict=True):
             values = [value / 1000 for timing in timings if (value := getattr(timing, name)) is not None]
             print(f"  {what:12s} {figures(values)}   (the engine's own count, from the last voiced window)")
         heard = sum(isinstance(event, Said) and event.final and event.role == "caller" for event in self.events)

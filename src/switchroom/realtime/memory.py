@@ -47,7 +47,7 @@ return redis.call('DEL', KEYS[1])
 
 
 class CallMemory:
-    """One hold's, by its fencing token. `keep` is cheap; `save` writes the newest, if there is one that was not written yet."""
+    """One hold's, by its fencing token. `keep` is cheap; `save` writes the newest, unless that was written already."""
 
     def __init__(self, store: Store, flow_id: str, task_id: str, token: int) -> None:
         self._store = store
