@@ -140,7 +140,8 @@ def _from_prompts(ask: Ask) -> str:
     if quoted:
         near = best(ask.question, [[text] for text in quoted])
         return noted + quoted[near.candidate if near else 0]
-    heard = ask.question.strip()
+    # Of an instruction around the caller's words these alone are repeated.
+    heard = (ask.words if ask.words and ask.words in ask.question else ask.question).strip()
     if not heard:
         return "I am listening."
     if ask.passages is not None:

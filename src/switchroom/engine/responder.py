@@ -138,6 +138,8 @@ class Ask(msgspec.Struct, kw_only=True):
     media: Sequence[Media] = ()
     once: Once = afresh
     consent: Consent = nobody
+    words: str = ""
+    """What the caller said, where the question is an instruction around it."""
     passages: Passages | None = None
     spoken: bool = False
 

@@ -115,6 +115,7 @@ async def _answer(
         media=step.media if declared.model and declared.config.get("allowImageUploads") is not False else (),
         once=step.once,
         consent=_consent(step),
+        words=scope.question.strip(),
         passages=_passages(step, stores, question, [own, *(prompt.content for prompt in prompts)]),
         spoken=step.realtime,
     )
