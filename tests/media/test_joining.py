@@ -117,6 +117,42 @@ async def test_a_browser_joins_with_a_token_and_trickles(house: House, browser: 
             assert reply.status == 204
 
 
+async def test_a_browser_that_calls_again_closes_its_old_leg_first(house: House, browser: Browser) -> None:
+    task_id = await queued(house, "1003")
+    url = f"{house.url}/api/v1/openai-realtime/{FLOW}/calls?taskId={task_id}"
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": SDP}
+
+    async def until(*states: State) -> None:
+        async with asyncio.timeout(10):
+            while (call := await house.queue.get(FLOW, task_id)) is None or call.state not in states:
+                await asyncio.sleep(0.02)
+
+    async def dial(http: aiohttp.ClientSession, one: Browser) -> RTCSessionDescription:
+        await one.offer()
+        async with http.post(url, data=one.peer.localDescription.sdp, headers=headers) as reply:
+            assert reply.status == 201
+            return RTCSessionDescription(await reply.text(), "answer")
+
+    again = Browser()
+    try:
+        async with aiohttp.ClientSession() as http:
+            await browser.peer.setRemoteDescription(await dial(http, browser))
+            await until(State.LIVE)
+            answer = await dial(http, again)
+        await close_peer(browser.peer)
+        await asyncio.sleep(0.3)  # the server has seen it go
+        await until(State.LIVE)
+        await again.peer.setRemoteDescription(answer)
+        async with asyncio.timeout(10):
+            while again.peer.connectionState != "connected":
+                await asyncio.sleep(0.02)
+        await until(State.LIVE)
+        await close_peer(again.peer)  # the newest leg hangs up: that is the end
+        await until(State.WRAPUP, State.ENDED)
+    finally:
+        await close_peer(again.peer)
+
+
 async def test_fragments() -> None:
     lines = [
         "a=ice-ufrag:EsAw",

@@ -78,6 +78,8 @@ class CallSession:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._leg_watch: asyncio.Task[None] | None = None
+        self._coming = 0
+        """Newer legs whose media does not flow yet."""
         self._grace: asyncio.TimerHandle | None = None
         self._playout = Playout()
         self._engine: VoiceEngine | None = None
@@ -130,12 +132,16 @@ class CallSession:
         async def take_over() -> None:
             connected = asyncio.ensure_future(leg.connected.wait())
             gone = asyncio.ensure_future(leg.gone.wait())
+            self._coming += 1
             try:
                 await asyncio.wait({connected, gone}, return_when=asyncio.FIRST_COMPLETED)
                 if not connected.done() or self.state.phase in (Phase.ENDING, Phase.ENDED):
                     await leg.close()
+                    if self._leg.gone.is_set() and not self.state.began:
+                        self.post(Event(Happened.LEG_FAILED))
                     return
             finally:
+                self._coming -= 1
                 connected.cancel()
                 gone.cancel()
             old, self._leg, self.call_id = self._leg, leg, call_id
@@ -173,6 +179,10 @@ class CallSession:
             connected.cancel()
             gone.cancel()
         match leg.gone_cause:
+            case "hung_up" if self._coming:
+                # A client that calls again closes the leg it had: only the newest one can hang up.
+                if self.state.began:
+                    self.post(Event(Happened.LEG_DEAD))
             case "hung_up":
                 self.post(Event(Happened.CALLER_HUNG_UP))
             case "dead":
