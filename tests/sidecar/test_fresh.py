@@ -254,6 +254,14 @@ async def test_marks_hold_for_crawls_freshness_and_knowledge(desk: Desk, data_di
     assert await desk.found() == {"/", "/hours", "/returns"}
     folder = data_dir / "sites" / desk.site.host.replace(":", "_")
     assert list(folder.glob("pages/team-*")) and not list(folder.glob("pages/old-*"))
+    rows = [json.loads(line) for line in (folder / "pages.jsonl").read_text().splitlines()]
+    assert {row["url"].removeprefix(desk.site.url("")): row["mark"] for row in rows} == {
+        "/": "use",
+        "/hours": "use",
+        "/returns": "use",
+        "/team": "ignore",
+    }
+    assert desk.site.url("/team") not in (folder / "sitemap.xml").read_text()
     run = await desk.fresh()
     assert desk.site.asked["/team"] == desk.site.asked["/old"] == 0
     assert run["gone"] == 0

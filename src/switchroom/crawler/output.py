@@ -21,6 +21,7 @@ from yarl import URL
 
 from switchroom.crawler.extract import front_matter
 from switchroom.crawler.job import PageRecord
+from switchroom.crawler.marks import HostMarks
 
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9_-]+")
 _NOT_IN_HOSTS = re.compile(r"[^a-z0-9.-]+")
@@ -76,8 +77,8 @@ class Output:
         if Path(relative).parts[:1] in (("pages",), ("screenshots",)):
             (self.folder(host) / relative).unlink(missing_ok=True)
 
-    def write_index(self, host: str, pages: list[PageRecord]) -> None:
-        """Write `pages.jsonl` (a record a line) and `sitemap.xml` from the good readings of a domain."""
+    def write_index(self, host: str, pages: list[PageRecord], marks: HostMarks) -> None:
+        """Write `pages.jsonl` (a line a page that was read) and `sitemap.xml` (the pages in use) of a domain."""
         lines = [
             msgspec.json.encode(
                 {
@@ -96,6 +97,7 @@ class Output:
                     "lastmod": page.lastmod or None,
                     "screenshot": page.screenshot or None,
                     "gone_at": rfc3339_ms(page.gone_ms) if page.gone_ms else None,
+                    "mark": marks.of(page.url).mark,
                 }
             )
             for page in pages
@@ -104,7 +106,9 @@ class Output:
         entries = "".join(
             f"  <url><loc>{escape(page.url)}</loc><lastmod>{changed}</lastmod></url>\n"
             for page in pages
-            if not page.gone_ms and (changed := rfc3339_ms(page.changed_ms or page.fetched_ms))
+            if not page.gone_ms
+            and marks.of(page.url).mark == "use"
+            and (changed := rfc3339_ms(page.changed_ms or page.fetched_ms))
         )
         _write(
             f"{self.folder(host)}/sitemap.xml",

@@ -128,9 +128,7 @@ class Crawl:
         await patiently(self._book.leave)
         await self._keep_cookies()
         for host in self._touched:
-            pages = await patiently(lambda host=host: sites.site_pages(self._tools.store, host))  # type: ignore[misc]
-            if pages:
-                await asyncio.to_thread(self._tools.output.write_index, host, pages)
+            await patiently(lambda host=host: self._shelf.write_index(host))  # type: ignore[misc]
 
     async def _discover(self) -> None:
         async for batch in plan(self._tools, self._shelf, self._spec, self._jar):

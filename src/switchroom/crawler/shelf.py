@@ -246,6 +246,14 @@ class Shelf:
             await self._store.call("LTRIM", name, -MAX_CHANGES, -1)
         return counts
 
+    async def write_index(self, host: str) -> None:
+        """Let the folder's lists be as the site is."""
+        pages = await sites.site_pages(self._store, host)
+        wanted = await self.marks(host)
+        there = bool(pages) or await asyncio.to_thread(self._tools.output.folder(host).is_dir)
+        if there:
+            await asyncio.to_thread(self._tools.output.write_index, host, pages, wanted)
+
     async def changes(self) -> list[Change]:
         """What the job found different until now."""
         return await changes_of(self._store, self.job_id)

@@ -201,7 +201,7 @@ async def _obey(request: web.Request, host: str, before: HostMarks, after: HostM
     for start in range(0, len(changed["use"]), _BATCH):
         await shelf.show(host, changed["use"][start : start + _BATCH])
     if any(changed.values()):
-        await asyncio.to_thread(tools.output.write_index, host, await sites.site_pages(tools.store, host))
+        await shelf.write_index(host)
 
 
 async def _host(request: web.Request) -> str:
