@@ -63,4 +63,24 @@ async def test_the_palette_declares_what_the_engine_knows(client: TestClient) ->
     assert {node["name"] for node in nodes} == {kind.wire for kind in KINDS}
     one = await (await client.get("/api/v1/nodes/conditionAgentflow")).json()
     assert one["outputs"] == "many" and any(field["name"] == "conditions" for field in one["inputs"])
+    assert (one["label"], one["type"]) == ("Condition", "Condition")
+    agent = await (await client.get("/api/v1/nodes/conditionAgentAgentflow")).json()
+    assert (agent["label"], agent["type"]) == ("Condition Agent", "ConditionAgent")
     assert (await client.get("/api/v1/nodes/nothing")).status == 404
+
+
+async def test_a_function_is_tried_as_flows_run_it(client: TestClient) -> None:
+    url = "/api/v1/node-custom-function"
+    body = {"javascriptFunction": "return {sum: $a + $b.length}", "functionInputVariables": {"a": 40, "$b": "ab"}}
+    assert await (await client.post(url, json=body)).json() == {"sum": 42}
+    body["functionInputVariables"] = '{"a": 1, "b": []}'
+    assert await (await client.post(url, json=body)).json() == {"sum": 1}
+    for wrong, status, code in (
+        ({"javascriptFunction": "while(true){}"}, 422, "script_error"),
+        ({"javascriptFunction": "return ("}, 422, "script_error"),
+        ({"javascriptFunction": "return 1", "functionInputVariables": "["}, 400, "bad_input"),
+        ({"javascriptFunction": 7}, 400, "bad_input"),
+        ({}, 400, "bad_input"),
+    ):
+        reply = await client.post(url, json=wrong)
+        assert (reply.status, (await reply.json())["code"]) == (status, code), wrong

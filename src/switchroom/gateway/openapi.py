@@ -16,16 +16,6 @@ from switchroom.gateway.webhooks import WebhookMessage
 from switchroom.webhooks import TYPES
 
 _PARAMETER = re.compile(r"{(\w+)(?::[^}]*)?}")
-_PATH_PARAMETERS = {
-    "flow_id": "flowId",
-    "execution_id": "executionId",
-    "call_id": "callId",
-    "key_id": "keyId",
-    "session_id": "sessionId",
-    "subject_id": "subjectId",
-    "endpoint_id": "endpointId",
-    "delivery_id": "deliveryId",
-}
 _FILES = {"type": "array", "items": {"type": "string", "contentMediaType": "application/octet-stream"}}
 _FORM = {"multipart/form-data": {"schema": {"type": "object", "required": ["files"], "properties": {"files": _FILES}}}}
 
@@ -79,7 +69,7 @@ def document(app: web.Application) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for method, path, op, handler in declared:
         if op is not None:
-            wire_path = _PARAMETER.sub(lambda m: "{" + _PATH_PARAMETERS.get(m[1], m[1]) + "}", path)
+            wire_path = _PARAMETER.sub(lambda m: "{" + _camel(m[1]) + "}", path)
             paths.setdefault(wire_path, {})[method] = _describe(op, wire_path, handler, schema_of)
     return {
         "openapi": "3.1.0",
@@ -173,3 +163,8 @@ def _several(kind: Any) -> tuple[Any, ...]:
 
 def _type_key(kind: Any) -> str:
     return f"{getattr(kind, '__module__', '')}:{kind!r}"
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(word.capitalize() for word in others)

@@ -1,4 +1,4 @@
-"""Dialect: a flow's versions by the hash of what runs: list, read, deploy, export; and the palette of node kinds."""
+"""Dialect: a flow's versions by the hash of what runs: list, read, deploy, export."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from aiohttp import hdrs, web
 
 from switchroom.access import Scope
 from switchroom.compact import expand
-from switchroom.compact.fields import Kind
-from switchroom.compact.kinds import KINDS
-from switchroom.compact.writer import input_params
 from switchroom.engine import Flow
 from switchroom.errors import NotFound
 from switchroom.gateway.chat_rows import newest_rows, one_row
@@ -36,21 +33,6 @@ class VersionCanvas(Version, rename="camel"):
     flow_data: str
 
 
-class PaletteNode(msgspec.Struct, rename="camel"):
-    """A node kind as canvas editors list it; `inputs` is its form, `outputs` what its ways on mean."""
-
-    name: str
-    label: str
-    version: float
-    type: str
-    color: str
-    category: str
-    base_classes: list[str]
-    description: str
-    inputs: list[dict[str, Any]]
-    outputs: str
-
-
 def routes() -> list[web.RouteDef]:
     base = "/api/v1/chatflows/{flow_id}"
     return [
@@ -58,8 +40,6 @@ def routes() -> list[web.RouteDef]:
         web.get(base + "/versions/{hash}", get_version),
         web.post(base + "/versions/{hash}/deploy", deploy_version),
         web.get(base + "/export", export_flow),
-        web.get("/api/v1/nodes", palette),
-        web.get("/api/v1/nodes/{name}", palette_node),
     ]
 
 
@@ -105,35 +85,6 @@ async def export_flow(request: web.Request) -> web.Response:
     flow = await stored_flow(request)
     disposition = f'attachment; filename="{flow.id}.json"'
     return json_reply({"name": flow.name, **expand(flow.graph)}, headers={hdrs.CONTENT_DISPOSITION: disposition})
-
-
-@operation(Scope.FLOWS_READ, "The node kinds that a canvas may use", tag="flows", replies={200: list[PaletteNode]})
-async def palette(request: web.Request) -> web.Response:
-    return json_reply([_palette_node(kind) for kind in KINDS])
-
-
-@operation(Scope.FLOWS_READ, "One node kind", tag="flows", replies={200: PaletteNode}, errors=(404,))
-async def palette_node(request: web.Request) -> web.Response:
-    name = request.match_info["name"]
-    found = next((kind for kind in KINDS if name in (kind.wire, kind.name)), None)
-    if found is None:
-        raise NotFound(f"There is no node kind {name!r}.", code="node_kind_not_found")
-    return json_reply(_palette_node(found))
-
-
-def _palette_node(kind: Kind) -> PaletteNode:
-    return PaletteNode(
-        name=kind.wire,
-        label=kind.title,
-        version=kind.version,
-        type=kind.label,
-        color=kind.color,
-        category="Realtime" if kind.realtime else "Agent Flows",
-        base_classes=[kind.label],
-        description=kind.description,
-        inputs=input_params(kind, kind.wire),
-        outputs=kind.ports,
-    )
 
 
 def _version(row: Stored, flow: Flow) -> Version:
