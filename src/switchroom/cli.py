@@ -29,6 +29,7 @@ from switchroom.cli_http import (
     plain_errors,
     print_json,
 )
+from switchroom.cli_jobs import jobs_app
 from switchroom.cli_keys import keys_app
 from switchroom.cli_knowledge import knowledge_app
 from switchroom.cli_sites import fresh_app, sites_app
@@ -54,6 +55,7 @@ app = typer.Typer(
 app.add_typer(flow_app, name="flow")
 app.add_typer(executions_app, name="executions")
 app.add_typer(cookies_app, name="cookies")
+app.add_typer(jobs_app, name="jobs")
 app.add_typer(keys_app, name="keys")
 app.add_typer(knowledge_app, name="knowledge")
 app.add_typer(sites_app, name="sites")

@@ -85,7 +85,7 @@ def cookies_push(
     async def push() -> dict[str, Any]:
         async with Sidecar(sidecar, secret).session() as session:
             request = session.post("sitemap/web-cookies", data=body, params=query, headers={"Content-Type": kind})
-            return await _reply(request)
+            return await reply(request)
 
     try:
         answer = _run(push, sidecar)
@@ -117,9 +117,9 @@ def cookies_show(
 
     async def show() -> dict[str, Any]:
         async with Sidecar(sidecar, secret).session() as session:
-            return await _reply(session.get("sitemap/web-cookies"))
+            return await reply(session.get("sitemap/web-cookies"))
 
-    answer = _told(show, sidecar, as_json)
+    answer = ask(show, sidecar, as_json)
     if as_json:
         print(json.dumps(answer))
         return
@@ -154,6 +154,13 @@ def crawl_command(
         bool, typer.Option("--skip-walls", help="Count pages behind a login as failed, end.")
     ] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Where a login is needed, end with exit code 3.")] = False,
+    extract: Annotated[
+        str, typer.Option(help="page (what the page marks as content) or article (an extractor judges; slower).")
+    ] = "page",
+    images: Annotated[bool, typer.Option("--images", help="Leave a note for each picture in the Markdown.")] = False,
+    screenshots: Annotated[bool, typer.Option("--screenshots", help="Picture the rendered pages.")] = False,
+    warc: Annotated[bool, typer.Option("--warc", help="Archive the answers as they came.")] = False,
+    webhook: Annotated[str, typer.Option(help="Told, signed, when a login is needed.")] = "",
     save_to: Annotated[Path | None, typer.Option("--out", help="Also save the Markdown files in this folder.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -163,17 +170,18 @@ def crawl_command(
 
     Example: switchroom crawl https://docs.example.com --depth 2 --out ./docs
     """
-    body = {"urls": urls, "depth": depth, "max_pages": max_pages, "render": render}
+    body: dict[str, Any] = {"urls": urls, "depth": depth, "max_pages": max_pages, "render": render, "extract": extract}
+    body |= {"images": images, "screenshots": screenshots, "warc": warc, "webhook": webhook}
     body |= {"mode": mode, "collection": collection}
     body["on_login_wall"] = "skip" if skip_walls else "wait"
-    job = _told(lambda: _crawl(Sidecar(sidecar, secret), body, no_wait, as_json), sidecar, as_json)
+    job = ask(lambda: _crawl(Sidecar(sidecar, secret), body, no_wait, as_json), sidecar, as_json)
     saved = 0
     if save_to is not None:
-        saved = _told(lambda: _save(Sidecar(sidecar, secret), job["id"], save_to), sidecar, as_json)
+        saved = ask(lambda: _save(Sidecar(sidecar, secret), job["id"], save_to), sidecar, as_json)
     if as_json:
         print(json.dumps({**job, "savedFiles": saved}))
     else:
-        _show_job(job, saved, save_to)
+        show_job(job, saved, save_to)
     if job["state"] == "waiting_login":
         raise typer.Exit(EXIT_LOGIN_NEEDED)
     progress = job["progress"]
@@ -182,6 +190,15 @@ def crawl_command(
 
 
 async def _crawl(sidecar: Sidecar, body: dict[str, Any], no_wait: bool, quiet: bool) -> dict[str, Any]:
+    async with sidecar.session() as session:
+        job = await reply(session.post("crawl/jobs", json=body))
+        if (made := job.get("webhookSecret")) and not quiet:
+            err.print(f"The webhook's messages are signed with {made}, shown this once.", highlight=False)
+        return await follow(session, job["id"], no_wait=no_wait, quiet=quiet)
+
+
+async def follow(session: aiohttp.ClientSession, job_id: str, *, no_wait: bool, quiet: bool) -> dict[str, Any]:
+    """Watch a job with a progress bar until it ends, or with `no_wait` until a login is needed."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -189,25 +206,35 @@ async def _crawl(sidecar: Sidecar, body: dict[str, Any], no_wait: bool, quiet: b
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    async with sidecar.session() as session:
-        job = await _reply(session.post("crawl/jobs", json=body))
-        told = ""
-        with Progress(*columns, console=err, disable=quiet or not err.is_terminal, transient=True) as bar:
-            line = bar.add_task("crawling", total=None)
-            while True:
-                job = await _reply(session.get(f"crawl/jobs/{job['id']}"))
-                progress = job["progress"]
-                total = max(min(progress["found"], job["maxPages"]), 1)
-                words = f"{job['state'].replace('_', ' ')}, {progress['rendered']} rendered"
-                bar.update(line, completed=progress["done"], total=total, description=words)
-                if job["state"] == "waiting_login" and told != job["note"]:
-                    told = job["note"]
-                    err.print(f"[yellow]{told}[/yellow]  switchroom cookies push FILE", highlight=False)
-                if job["state"] in ("completed", "failed", "cancelled") or (
-                    no_wait and job["state"] == "waiting_login"
-                ):
-                    return job
-                await asyncio.sleep(_LOOK_S)
+    said = ""
+    with Progress(*columns, console=err, disable=quiet or not err.is_terminal, transient=True) as bar:
+        line = bar.add_task("crawling", total=None)
+        while True:
+            job = await reply(session.get(f"crawl/jobs/{job_id}"))
+            progress = job["progress"]
+            total = max(min(progress["found"], job["maxPages"]), 1)
+            bar.update(line, completed=progress["done"], total=total, description=_words(job))
+            if job["state"] == "waiting_login" and said != job["note"]:
+                said = job["note"]
+                err.print(f"[yellow]{said}[/yellow]  switchroom cookies push FILE", highlight=False)
+            if job["state"] in ("completed", "failed", "cancelled") or (no_wait and job["state"] == "waiting_login"):
+                return job
+            await asyncio.sleep(_LOOK_S)
+
+
+def _words(job: dict[str, Any]) -> str:
+    """What stands beside the bar: state, rendered and failed pages, speed, time left."""
+    progress = job["progress"]
+    parts = [job["state"].replace("_", " ")]
+    if progress["rendered"]:
+        parts.append(f"{progress['rendered']} rendered")
+    if failed := sum(progress["failed"].values()):
+        parts.append(f"{failed} failed")
+    if progress["pagesPerSecond"]:
+        parts.append(f"{progress['pagesPerSecond']:.1f} pages/s")
+    if progress["timeLeftS"]:
+        parts.append(f"{progress['timeLeftS']:.0f} s left")
+    return ", ".join(parts)
 
 
 async def _save(sidecar: Sidecar, job_id: str, folder: Path) -> int:
@@ -215,7 +242,7 @@ async def _save(sidecar: Sidecar, job_id: str, folder: Path) -> int:
     async with sidecar.session() as session:
         cursor: str | None = "0"
         while cursor is not None:
-            listed = await _reply(session.get(f"crawl/jobs/{job_id}/pages", params={"cursor": cursor}))
+            listed = await reply(session.get(f"crawl/jobs/{job_id}/pages", params={"cursor": cursor}))
             cursor = listed["cursor"]
             for page in listed["pages"]:
                 if page["outcome"] not in ("kept", "unchanged"):
@@ -238,7 +265,8 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-async def _reply(request: Any) -> dict[str, Any]:
+async def reply(request: Any) -> dict[str, Any]:
+    """The JSON object that a request is answered with; `Problem` where the sidecar refuses."""
     async with request as answer:
         try:
             body = await answer.json(content_type=None)
@@ -262,8 +290,8 @@ def _run(work: Callable[[], Awaitable[T]], url: str) -> T:
         raise typer.Exit(EXIT_FAILED) from error
 
 
-def _told(work: Callable[[], Awaitable[T]], url: str, as_json: bool) -> T:
-    """Run, and print the problem that comes back."""
+def ask(work: Callable[[], Awaitable[T]], url: str, as_json: bool) -> T:
+    """Run `work`, which talks to the sidecar at `url`; a problem that comes back is printed and ends the program."""
     try:
         return _run(work, url)
     except Problem as problem:
@@ -286,7 +314,8 @@ def _show_rejected(console: Console, rejected: list[dict[str, Any]]) -> None:
             console.print(f"and {len(rejected) - 50} more")
 
 
-def _show_job(job: dict[str, Any], saved: int, folder: Path | None) -> None:
+def show_job(job: dict[str, Any], saved: int, folder: Path | None) -> None:
+    """Print a job's state and counts, and where its files were saved."""
     progress = job["progress"]
     colour = {"completed": "green", "waiting_login": "yellow"}.get(job["state"], "red")
     words = job["state"].replace("_", " ")

@@ -41,6 +41,26 @@ async def site() -> AsyncIterator[TestClient[web.Request, web.Application]]:
 
 
 @pytest.fixture
+async def slow_site() -> AsyncIterator[str]:
+    """A chain of pages that takes about two seconds to read."""
+
+    async def answer(request: web.Request) -> web.Response:
+        number = int(request.match_info["n"])
+        await asyncio.sleep(0.5)
+        link = f'<a href="/{number + 1}">on</a>' if number < 3 else ""
+        return web.Response(
+            text=f"<title>{number}</title><p>The words of page {number}. {link}", content_type="text/html"
+        )
+
+    app = web.Application()
+    app.router.add_get("/{n:\\d+}", answer)
+    server = TestServer(app, host="127.0.0.1")
+    await server.start_server()
+    yield str(server.make_url("/0"))
+    await server.close()
+
+
+@pytest.fixture
 async def start_sidecar(store: Store, data_dir: Path) -> AsyncIterator[Callable[..., Awaitable[Client]]]:
     """Starts sidecars on one store and data folder; each is closed at the end, or earlier by the test."""
     clients: list[Client] = []

@@ -196,3 +196,18 @@ async def test_unknown_jobs_are_404(sidecar: TestClient) -> None:
         for path in ("", "/pages", "/events", "/content?url=http://x.example/"):
             assert (await sidecar.get(f"/crawl/jobs/{name}{path}")).status == 404
     assert (await sidecar.post("/crawl/jobs/nope/cancel")).status == 404
+
+
+async def test_a_watcher_sees_pages_progress_and_the_end(sidecar: TestClient, until: Until, slow_site: str) -> None:
+    reply = await sidecar.post("/crawl/jobs", json={"url": slow_site, "render": "never", "sitemaps": False})
+    job = str((await reply.json())["id"])
+    told = await events_of(sidecar, job)  # from the first event to the last, while it runs
+    progress = [event for event in told if event["event"] == "progress"]
+    assert progress
+    assert progress[-1]["pagesPerSecond"] > 0
+    assert 0 < progress[-1]["done"] <= progress[-1]["found"]
+    assert {event["event"] for event in told} >= {"state", "page", "progress"}
+    assert told[-1]["event"] == "state"
+    assert told[-1]["state"] == "completed"
+    shown = await (await sidecar.get(f"/crawl/jobs/{job}")).json()
+    assert shown["progress"]["timeLeftS"] is None, "only while it runs"

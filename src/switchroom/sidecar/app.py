@@ -17,8 +17,8 @@ from switchroom.crawler.tools import Tools
 from switchroom.errors import Forbidden, Unavailable
 from switchroom.http_problems import install_problems
 from switchroom.net import GuardedClient
-from switchroom.sidecar.alerts import Alerts
 from switchroom.sidecar import cookie_routes, fresh_routes, job_routes, site_routes
+from switchroom.sidecar.alerts import Alerts
 from switchroom.sidecar.context import COOKIES, FRESHNESS, JOBS, SETTINGS, STREAMS, TOOLS
 from switchroom.sidecar.cookies import CookieFile
 from switchroom.sidecar.freshness import Freshness, time_of_day

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, Literal, cast
 
-import msgspec
 from aiohttp import web
 from yarl import URL
 
 from switchroom.crawler import job_store, sites, urls
 from switchroom.crawler.frontier import Frontier
-from switchroom.crawler.job import FINAL, ExtractMode, JobEvent, JobMode, JobSpec, RenderMode
+from switchroom.crawler.job import ExtractMode, JobEvent, JobMode, JobSpec, PageRecord, RenderMode
 from switchroom.crawler.output import rfc3339_ms
 from switchroom.errors import BadInput, Fault, NotFound, Unprocessable
 from switchroom.http_problems import read_json
 from switchroom.net import GuardedClient, OutboundError, parse_url
-from switchroom.sidecar.context import JOBS, SETTINGS, STREAMS, TOOLS
+from switchroom.sidecar import job_events
+from switchroom.sidecar.context import JOBS, SETTINGS, TOOLS
 from switchroom.sidecar.jobs import describe
 from switchroom.sidecar.settings import signs
-from switchroom.store import keys
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +32,7 @@ _KNOWN = frozenset({
     "extract", "images", "conditional", "warc", "screenshots", "webhook", "mode", "collection",
 })  # fmt: skip
 _FLAGS = ("sitemaps", "images", "conditional", "warc", "screenshots")
-_BLOCK_MS = 10_000
 _SCHEME_TIMEOUT_S = 8.0
-_WRITE_TIMEOUT_S = 30.0
 
 
 def routes() -> list[web.RouteDef]:
@@ -45,7 +42,8 @@ def routes() -> list[web.RouteDef]:
         web.get("/crawl/jobs/{id}", show),
         web.get("/crawl/jobs/{id}/pages", pages),
         web.get("/crawl/jobs/{id}/content", content),
-        web.get("/crawl/jobs/{id}/events", events),
+        web.get("/crawl/jobs/{id}/screenshot", screenshot),
+        web.get("/crawl/jobs/{id}/events", job_events.events),
         web.post("/crawl/jobs/{id}/pause", pause),
         web.post("/crawl/jobs/{id}/resume", resume),
         web.post("/crawl/jobs/{id}/cancel", cancel),
@@ -241,6 +239,30 @@ async def pages(request: web.Request) -> web.Response:
 
 async def content(request: web.Request) -> web.Response:
     """The Markdown of the page `?url=` as it was kept; 404 where none was."""
+    record, folder = await _good_page(request)
+    path = folder / record.file
+    try:
+        text = await asyncio.to_thread(path.read_text, "utf-8")
+    except FileNotFoundError:
+        raise NotFound("The page's file is gone.") from None
+    headers = {"X-File-Name": f"{folder.name}/{record.file}"}
+    return web.Response(text=text, content_type="text/markdown", charset="utf-8", headers=headers)
+
+
+async def screenshot(request: web.Request) -> web.Response:
+    """The JPEG of the page `?url=`, of jobs with `screenshots`; 404 where none was taken."""
+    record, folder = await _good_page(request)
+    if not record.screenshot:
+        raise NotFound("There is no picture of this page.")
+    try:
+        picture = await asyncio.to_thread((folder / record.screenshot).read_bytes)
+    except FileNotFoundError:
+        raise NotFound("The page's picture is gone.") from None
+    return web.Response(body=picture, content_type="image/jpeg")
+
+
+async def _good_page(request: web.Request) -> tuple[PageRecord, Path]:
+    """The newest good reading of the page `?url=` of a job, and its domain's folder."""
     job = await job_store.load_job(request.app[TOOLS].store, request.match_info["id"])
     url = urls.canonical(request.query.get("url", ""))
     if url is None or not urls.in_scope(url, frozenset(job.spec.hosts)):
@@ -251,13 +273,7 @@ async def content(request: web.Request) -> web.Response:
     record = await sites.site_page(request.app[TOOLS].store, host, url)
     if record is None:
         raise NotFound("There is no such page in this job.")
-    path = request.app[TOOLS].output.folder(host) / record.file
-    try:
-        text = await asyncio.to_thread(path.read_text, "utf-8")
-    except FileNotFoundError:
-        raise NotFound("The page's file is gone.") from None
-    headers = {"X-File-Name": f"{path.parent.parent.name}/{record.file}"}
-    return web.Response(text=text, content_type="text/markdown", charset="utf-8", headers=headers)
+    return record, request.app[TOOLS].output.folder(host)
 
 
 async def pause(request: web.Request) -> web.Response:
@@ -278,51 +294,3 @@ async def cancel(request: web.Request) -> web.Response:
 async def _act(request: web.Request, event: JobEvent) -> web.Response:
     job = await request.app[JOBS].act(request.match_info["id"], event)
     return web.json_response(await describe(request.app[TOOLS], job))
-
-
-async def events(request: web.Request) -> web.StreamResponse:
-    """The job's events as server-sent events, from the first or from `Last-Event-ID`; ends with the job.
-
-    `event:` is `state`, `page`, `login_wall` or `progress`; `data:` a JSON object.
-    """
-    job = await job_store.load_job(request.app[TOOLS].store, request.match_info["id"])
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
-    task = asyncio.current_task()
-    assert task is not None
-    request.app[STREAMS].add(task)
-    try:
-        await response.prepare(request)
-        async for chunk in _event_chunks(request, job.id):
-            async with asyncio.timeout(_WRITE_TIMEOUT_S):
-                await response.write(chunk)
-    except TimeoutError:
-        log.info("event stream's reader is too slow, it is cut", extra={"job_id": job.id})
-    finally:
-        request.app[STREAMS].discard(task)
-    return response
-
-
-async def _event_chunks(request: web.Request, job_id: str) -> AsyncIterator[bytes]:
-    store = request.app[TOOLS].store
-    name = keys.crawl(job_id, "events")
-    last = request.headers.get("Last-Event-ID", "0")
-    if not last.replace("-", "").isdigit():
-        last = "0"
-    while True:
-        final = (await job_store.load_job(store, job_id)).state in FINAL
-        if final:
-            got = await store.call("XREAD", "COUNT", 500, "STREAMS", name, last)
-        else:
-            got = await store.blocking(
-                "XREAD", "COUNT", "500", "BLOCK", str(_BLOCK_MS), "STREAMS", name, last, timeout_s=_BLOCK_MS / 1000 + 5
-            )
-        if not got:
-            if final:
-                return
-            yield b": still here\n\n"
-            continue
-        for event_id, fields in got[0][1]:
-            last = event_id.decode()
-            data = fields[1]
-            kind = msgspec.json.decode(data).get("event", "message")
-            yield b"id: %b\nevent: %b\ndata: %b\n\n" % (event_id, kind.encode(), data)
