@@ -93,7 +93,9 @@ def serve(
     host: Annotated[str | None, typer.Option("--host", help="Address of the API; not loopback needs keys.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port of the API; 0 takes a free one.")] = None,
     sidecar_port: Annotated[int | None, typer.Option("--sidecar-port", help="Port of the sidecar.")] = None,
-    media_processes: Annotated[int | None, typer.Option("--media-processes", help="Default: one a core, at most 4.")] = None,
+    media_processes: Annotated[
+        int | None, typer.Option("--media-processes", help="Default: one a core, at most 4.")
+    ] = None,
     allow_open: Annotated[
         bool, typer.Option("--allow-open", help="Serve without any key on an address that is not loopback.")
     ] = False,

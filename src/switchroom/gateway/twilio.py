@@ -190,8 +190,8 @@ async def _unopened(parts: Services, token: str, flow_id: str, task_id: str) -> 
     errors=(400, 401, 403, 404, 503),
 )
 async def stream(request: web.Request) -> web.StreamResponse:
-    _require_socket(request)
     principal = await _admitted(request, MultiDict())
+    _require_socket(request)
     flow = await usable_flow(services(request), principal, request.match_info["flow_id"])
     return await pass_on(request, Ticket(kind=KIND, flow_id=flow.id))
 

@@ -244,7 +244,7 @@ class MediaPath:
         self._octets += len(payload)
         pair = self._connection._nominated.get(1) if self._connection is not None else None
         session = self._dtls._tx_srtp
-        if pair is None or session is None or self._dtls.state != "connected":
+        if pair is None or session is None:
             return
         try:
             pair.protocol.transport.sendto(session.protect(header + payload), pair.remote_addr)
