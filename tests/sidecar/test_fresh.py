@@ -358,3 +358,34 @@ def test_what_is_no_time_of_day_is_refused(text: str) -> None:
     with pytest.raises(BadInput):
         time_of_day(text)
     assert time_of_day("3:05") == Time(3, 5)
+
+
+async def test_a_session_lost_in_a_run_is_waited_for_and_nothing_is_marked(
+    sidecar: TestClient, site: TestClient, until: Until
+) -> None:
+    async def cookies() -> list[dict[str, Any]]:
+        reply = await site.post("/login?as=json", data={"user": "ana", "password": "switchroom"})
+        site.session.cookie_jar.clear()
+        return await reply.json()  # type: ignore[no-any-return]
+
+    assert (await sidecar.post("/sitemap/web-cookies", json=await cookies())).status == 200
+    job = await (await sidecar.post("/crawl/jobs", json={"url": str(site.make_url("/")), "render": "never"})).json()
+    await until(sidecar, job["id"], "completed")
+    host = f"127.0.0.1:{site.port}"
+    before = await (await sidecar.get(f"/crawl/sites/{host}/pages", params={"state": "kept"})).json()
+    assert (await sidecar.post("/sitemap/web-cookies?replace=empty", json=[])).status == 200
+    run = await (await sidecar.post("/crawl/fresh/runs")).json()
+    async with asyncio.timeout(30):
+        while run["state"] != "waiting":
+            await asyncio.sleep(0.05)
+            run = await (await sidecar.get(f"/crawl/fresh/runs/{run['id']}")).json()
+    again = await (await sidecar.post("/crawl/fresh/runs")).json()
+    assert again["skipped"] == {host: "waiting_login"}
+    assert (await sidecar.post("/sitemap/web-cookies", json=await cookies())).status == 200
+    async with asyncio.timeout(30):
+        while run["state"] != "done":
+            await asyncio.sleep(0.05)
+            run = await (await sidecar.get(f"/crawl/fresh/runs/{run['id']}")).json()
+    assert (run["gone"], run["changed"], run["failed"]) == (0, 0, 0)
+    after = await (await sidecar.get(f"/crawl/sites/{host}/pages", params={"state": "kept"})).json()
+    assert [row["url"] for row in after["pages"]] == [row["url"] for row in before["pages"]]
