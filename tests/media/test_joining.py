@@ -237,7 +237,7 @@ async def test_a_phone_call(house: House) -> None:
         assert (await ring(http, again)).find("Hangup") is not None
         with pytest.raises(aiohttp.WSServerHandshakeError) as used:
             await http.ws_connect(url, headers=signed(url))
-        assert used.value.status == 404  # a stream's URL is good once
+        assert used.value.status == 401  # a stream's URL is good once
 
     task_id = parameters["taskId"]
     call = await house.queue.get(FLOW, task_id)

@@ -204,16 +204,16 @@ async def stream(request: web.Request) -> web.StreamResponse:
     errors=(400, 403, 404, 409, 503),
 )
 async def stream_of_call(request: web.Request) -> web.StreamResponse:
-    _require_socket(request)
     parts = services(request)
+    key = keys.phone_stream(request.match_info["token"])
     if parts.twilio_token is not None and request.headers.get(SIGNATURE) is not None:
         await _admitted(request, MultiDict())  # else the token alone is the right to this one call
-    raw = await parts.store.call("GETDEL", keys.phone_stream(request.match_info["token"]))
-    if raw is None:
-        raise NotFound("There is no stream to open at this URL: it is good once, for half a minute.")
-    expected = _decode(raw)
-    if expected.flow_id != request.match_info["flow_id"]:
-        raise NotFound("There is no stream to open at this URL.")
+    if await parts.store.call("EXISTS", key):
+        _require_socket(request)
+    raw = await parts.store.call("GETDEL", key)
+    expected = _decode(raw) if raw is not None else None
+    if expected is None or expected.flow_id != request.match_info["flow_id"]:
+        raise Unauthorized("There is no stream to open at this URL: it is good once, for half a minute.")
     process = await parts.signals.carrier(expected.flow_id, expected.task_id)
     ticket = Ticket(kind=KIND, flow_id=expected.flow_id, task_id=expected.task_id)
     return await pass_on(request, ticket, process=process)
