@@ -7,6 +7,7 @@ in between leaves a page that is read again; doing any of it twice is no harm.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -219,6 +220,18 @@ class Shelf:
             for name in (record.file, record.screenshot):
                 if name:
                     self._tools.output.remove_page(host, name)
+
+    async def drop(self, host: str) -> int:
+        """Remove a site with all that it left; returns how many pages it had."""
+        found = await sites.site_pages(self._store, host)
+        if self.collection(host) == host:
+            await self._library.drop(host)
+        else:
+            for start in range(0, len(found), _BATCH):
+                await self._library.remove(self.collection(host), [page.url for page in found[start : start + _BATCH]])
+        await sites.forget_site(self._store, host)
+        await asyncio.to_thread(shutil.rmtree, self._tools.output.folder(host), ignore_errors=True)
+        return len(found)
 
     async def show(self, host: str, pages: Sequence[PageRecord]) -> int:
         """Put pages back into the knowledge from their files; returns how many had one."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from typing import Any
 from urllib.parse import unquote
 
@@ -17,7 +16,6 @@ from switchroom.crawler.output import rfc3339_ms
 from switchroom.crawler.shelf import Shelf
 from switchroom.errors import BadInput, Conflict, Fault, NotFound
 from switchroom.http_problems import read_json
-from switchroom.knowledge import Library
 from switchroom.sidecar.context import JOBS, TOOLS
 
 MAX_BODY_BYTES = 4_194_304
@@ -78,16 +76,8 @@ async def forget(request: web.Request) -> web.Response:
     tools = request.app[TOOLS]
     if await request.app[JOBS].at_work_on(host):
         raise Conflict("A job is at work on this site; cancel it first.", code="site_busy")
-    spec = await sites.spec_of(tools.store, host)
-    found = await sites.site_pages(tools.store, host)
-    library = Library(tools.store)
-    if spec.collection:
-        await library.remove(spec.collection, [page.url for page in found])
-    else:
-        await library.drop(host)
-    await sites.forget_site(tools.store, host)
-    await asyncio.to_thread(shutil.rmtree, tools.output.folder(host), ignore_errors=True)
-    return web.json_response({"host": host, "removedPages": len(found)})
+    shelf = Shelf(tools, Job(id="", spec=await sites.spec_of(tools.store, host)))
+    return web.json_response({"host": host, "removedPages": await shelf.drop(host)})
 
 
 async def pages(request: web.Request) -> web.Response:
