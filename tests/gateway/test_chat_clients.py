@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from switchroom.gateway import chat_rows, prediction_stream
 from switchroom.gateway.app import build_gateway
+from switchroom.gateway.overrides import override
 from switchroom.gateway.services import Services
 from switchroom.records import ExecutionFilter, ExecutionState
 from switchroom.store import keys
@@ -118,6 +119,24 @@ async def test_overrides_take_effect_where_the_owner_enabled_them(guarded: TestC
     assert refused.status == 400
     pointers = {fault["pointer"] for fault in (await refused.json())["errors"]}
     assert pointers == {"/overrideConfig/" + name.replace(".", "/") for name in everything}
+
+
+async def test_objects_are_merged_and_lists_grow(parts: Services) -> None:
+    inputs = {"agentModelConfig": {"modelName": "a", "temperature": 1}, "agentTools": [{"agentSelectedTool": "one"}]}
+    agents = [{"id": name, "data": {"name": "agentAgentflow", "label": name, "inputs": inputs}} for name in ("x", "y")]
+    start = {"id": "s", "data": {"name": "startAgentflow"}}
+    edges = [{"source": "s", "target": "x"}, {"source": "x", "target": "y"}]
+    chat = {"overrides": {"x": ["agentModelConfig", "agentTools", "agentUserMessage"], "*": ["agentUserMessage"]}}
+    canvas = {"nodes": [start, *agents], "edges": edges}
+    flow = await parts.flows.save(canvas, flow_id="two", settings={"chat": chat})
+    tools = [{"agentSelectedTool": "one"}, {"agentSelectedTool": "two"}]
+    config = {"agentModelConfig": {"x": {"temperature": 0}}, "agentTools": tools, "agentUserMessage": "Hi"}
+    over = await override(flow, config)
+    changed, other = over.graph.by_id["x"].inputs, over.graph.by_id["y"].inputs
+    assert changed["modelConfig"] == {"modelName": "a", "temperature": 0} and changed["input"] == "Hi"
+    assert changed["tools"] == [{"tool": "one"}, {"tool": "two"}]
+    assert other == flow.graph.by_id["y"].inputs, "what every node may have set is set where it is"
+    assert over.ignored == []
 
 
 async def test_files_of_text_are_read_and_others_refused(guarded: TestClient) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -32,8 +33,9 @@ async def override(flow: Flow, config: dict[str, Any]) -> Overridden:
     """Applies `config` to one turn of `flow`; later wins: the flow's variables, `vars`, `tenantVariables`.
 
     An input may be given for every node that has it (`{"llmUserMessage": "x"}`) or by node
-    (`{"llmUserMessage": {"llmAgentflow_0": "x"}}`), as in Flowise. Raises `BadInput` for a wrong shape, or for a key
-    that has no effect where the flow rejects those.
+    (`{"llmUserMessage": {"llmAgentflow_0": "x"}}`); members of an object replace those of the canvas's, items of a list
+    are added to its items: as Flowise does it (`replaceInputsWithConfig` in its `packages/server/src/utils/index.ts`).
+    Raises `BadInput` for a wrong shape, or for a key that has no effect where the flow rejects those.
     """
     chat = flow.settings.chat
     given = {name: _object(config, name) for name in ("tenantVariables", "vars", "startState") if name in config}
@@ -78,10 +80,9 @@ def _targets(flow: Flow, name: str, value: Any) -> dict[str, Any]:
     found = {}
     for node in _nodes(flow.canvas):
         data = node["data"]
-        enabled = {
-            one for key in ("*", data.get("label"), node["id"]) for one in flow.settings.chat.overrides.get(key, ())
-        }
-        if name not in enabled or name not in (data.get("inputs") or {}):
+        overrides, inputs = flow.settings.chat.overrides, data.get("inputs") or {}
+        here = name in overrides.get(data.get("label") or "", ()) or name in overrides.get(node["id"], ())
+        if not here and not (name in overrides.get("*", ()) and name in inputs):
             continue
         if isinstance(value, dict) and value and all(key in _ids(flow.canvas) for key in value):
             if node["id"] in value:
@@ -97,9 +98,24 @@ def _changed(flow: Flow, changes: dict[str, dict[str, Any]]) -> CompactGraph:
         new = {name: targets[node["id"]] for name, targets in changes.items() if node.get("id") in targets}
         if new:
             data = node["data"]
-            node = {**node, "data": {**data, "inputs": {**data["inputs"], **new}}}
+            inputs = data.get("inputs") or {}
+            merged = {name: _merged(inputs.get(name), value) for name, value in new.items()}
+            node = {**node, "data": {**data, "inputs": {**inputs, **merged}}}
         nodes.append(node)
     return compact_canvas({**flow.canvas, "nodes": nodes}, kind=flow.kind)
+
+
+def _merged(old: Any, new: Any) -> Any:
+    if (
+        isinstance(old, str) and isinstance(new, dict) and old.startswith("{")
+    ):  # an object that the editor keeps as text
+        with contextlib.suppress(msgspec.DecodeError):
+            old = msgspec.json.decode(old)
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {**old, **new}
+    if isinstance(old, list) and isinstance(new, list):
+        return [*old, *(item for item in new if item not in old)]
+    return new
 
 
 def _nodes(canvas: dict[str, Any]) -> list[dict[str, Any]]:
