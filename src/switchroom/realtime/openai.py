@@ -32,11 +32,17 @@ class OpenAiEngine(Conversation):
     """
 
     def __init__(self, bind: Callable[[Responder], RunTurn], session: Session, settings: MediaSettings) -> None:
-        self._link = Link(settings, self)
-        self._mouth = Mouth(self._link, self._words_leave, self._audio_came)
+        self._link = self._make_link(settings)
+        self._mouth = self._make_mouth()
         self._model = ModelResponder(self._link, self._mouth, lambda: self._turn)
         self._usage: dict[str, Any] = {"provider": "openai", "model": settings.openai_model}
         super().__init__(bind(self._model), session, settings)
+
+    def _make_link(self, settings: MediaSettings) -> Link:
+        return Link(settings, self)
+
+    def _make_mouth(self) -> Mouth:
+        return Mouth(self._link, self._words_leave, self._audio_came)
 
     def _hear(self, frame: Samples) -> None:
         # Without its button down the service hears silence: its own detection ends the utterance.

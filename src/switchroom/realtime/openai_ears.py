@@ -88,7 +88,9 @@ class WireEars:
             self._sent_at = time.monotonic()
 
     def _moment(self, audio_ms: int) -> float:
-        """The monotonic time of a place in the audio that this session was sent."""
+        """The monotonic time of a place in the audio that this session was sent; now, where it hears another way."""
+        if not self._sent_samples:
+            return time.monotonic()
         return self._sent_at - (self._sent_samples / WIRE_RATE - audio_ms / 1000)
 
     # --- what the service hears ----------------------------------------------------------------------------------

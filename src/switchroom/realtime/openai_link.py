@@ -125,6 +125,9 @@ class Reply:
 class Link:
     """See the module. `run` keeps it up; everything else may be called while it runs."""
 
+    _is_greeted = True
+    """The service speaks first."""
+
     def __init__(self, settings: MediaSettings, listener: Listener) -> None:
         self._settings = settings
         self._listener = listener
@@ -140,6 +143,8 @@ class Link:
         self._reply: Reply | None = None
         self.session = 0
         """Grows with every session: items belong to the one they were made in."""
+        self.refused = ""
+        """The code with which the service refused for good."""
         self.frames_dropped = 0
 
     # --- what the engine does ------------------------------------------------------------------------------------
@@ -257,27 +262,25 @@ class Link:
         async with asyncio.timeout(_CONNECT_S):
             socket = await http.ws_connect(
                 settings.openai_url,
-                params={"model": settings.openai_model},
+                params=self._where(),
                 headers=headers,
                 heartbeat=_PING_S,
                 compress=0,
                 max_msg_size=_MAX_MESSAGE,
                 timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
             )
-        writer: asyncio.Task[None] | None = None
-        renewal: asyncio.Task[None] | None = None
+        writer = renewal = None
         try:
+            writer = None if self._is_greeted else self._begin(socket)
             while True:
                 async with asyncio.timeout(None if writer else _CONNECT_S):
                     got = await socket.receive()
                 if got.type is aiohttp.WSMsgType.TEXT:
                     event = _decoded(got.data)
                     if event is not None and event.type == "session.created":
-                        self._open()
-                        loop = asyncio.get_running_loop()
-                        writer = loop.create_task(self._write(socket), name="voice-service-out")
-                        life_s = self._life_s(event)
-                        renewal = loop.create_task(self._renew(socket, life_s), name="voice-service-renewal")
+                        if writer is None:
+                            writer = self._begin(socket)
+                            renewal = asyncio.create_task(self._renew(socket, self._life_s(event)))
                     elif event is not None:
                         self._take(event)
                 elif got.type is not aiohttp.WSMsgType.BINARY:
@@ -291,6 +294,10 @@ class Link:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await socket.close()
+
+    def _where(self) -> dict[str, str]:
+        """What the service is asked for."""
+        return {"model": self._settings.openai_model}
 
     def _life_s(self, created: ServerEvent) -> float:
         """How long a session is used: less than the service lets it live."""
@@ -313,6 +320,10 @@ class Link:
                     await socket.close()
                     return
             await asyncio.sleep(_QUIET_LOOK_S)
+
+    def _begin(self, socket: aiohttp.ClientWebSocketResponse) -> asyncio.Task[None]:
+        self._open()
+        return asyncio.get_running_loop().create_task(self._write(socket), name="voice-service-out")
 
     async def _write(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         while True:
@@ -467,6 +478,7 @@ class Link:
 
     def _refusal(self, code: str, message: str | None) -> Refused:
         """Its words are given on, except about keys: they quote a part of it."""
+        self.refused = code
         told = "" if code == "invalid_api_key" else self._redacted(message).strip()
         return Refused(f"the voice service refused ({code})" + (f": {told}" if told else ""), code=code)
 

@@ -100,6 +100,27 @@ def session_opening(
     return {"type": "session.update", "session": session}
 
 
+def session_beside(*, instructions: str, tools: Sequence[Tool], transcriber: str, hangover_ms: int) -> dict[str, Any]:
+    """The configuration of a session whose sound goes to the caller another way. The service interrupts it by itself:
+    nobody else could do so in time."""
+    session = _session(instructions, tools)
+    session["output_modalities"] = ["audio"]
+    detection = {
+        "type": "server_vad",
+        "prefix_padding_ms": PREFIX_MS,
+        "silence_duration_ms": hangover_ms,
+        "create_response": False,
+        "interrupt_response": True,
+    }
+    session["audio"] = {"input": {"transcription": {"model": transcriber}, "turn_detection": detection}}
+    return {"type": "session.update", "session": session}
+
+
+def clear_output() -> dict[str, Any]:
+    """What the caller would still hear is dropped."""
+    return {"type": "output_audio_buffer.clear"}
+
+
 def session_node(*, instructions: str, tools: Sequence[Tool]) -> dict[str, Any]:
     """Another node of the flow talks. An empty list of tools is sent too: what is left out stays as it was."""
     return {"type": "session.update", "session": _session(instructions, tools)}

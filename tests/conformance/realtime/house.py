@@ -87,6 +87,8 @@ async def open_served(
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     house.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    # To steer calls at a Realtime service: the one that is served here.
+    settings = settings.model_copy(update={"openai_url": house.socket_url, "openai_api_key": SecretStr(KEY)})
     stop, ready = asyncio.Event(), asyncio.Event()
     worker = MediaWorker(store, blobs=blobs, settings=settings, parts=parts, feed=feed)
     media = asyncio.create_task(worker.run(stop, ready.set))

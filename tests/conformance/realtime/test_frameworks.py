@@ -21,12 +21,14 @@ from pydantic import SecretStr
 from switchroom.compact import compact_canvas
 from switchroom.engine import Engine, FlowStore, Session
 from switchroom.engine.responder import Responder
+from switchroom.queue import NewCall, Rules
 from switchroom.realtime.client import load_audio
 from switchroom.realtime.openai import OpenAiEngine
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.speaker import RunTurn
 
 from ...realtime.test_local_engine import Line  # noqa: TID252
+from .browser import Browser
 from .conftest import EXAMPLES, Speech
 from .house import KEY, ServedHouse
 
@@ -203,3 +205,41 @@ async def test_our_own_openai_engine(house: ServedHouse, canvas: dict[str, Any])
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_flow_steers_a_call_that_a_browser_made_at_the_service(house: ServedHouse) -> None:
+    """The browser talks with the service, which is the served endpoint here; the flow steers it over a sideband."""
+    browser = Browser()
+    headers = {"Authorization": f"Bearer {KEY}"}
+    accepted = await house.queue.enqueue("support", NewCall(form={"ID": "+9", "ticket": "T-17"}), Rules(lines=8))
+    try:
+        async with aiohttp.ClientSession(headers=headers) as http:
+            sdp = {"Content-Type": "application/sdp"}
+            url = f"{house.url}/v1/realtime/calls?model=desk"
+            async with http.post(url, data=await browser.offer(), headers=sdp) as reply:
+                assert reply.status == 201, await reply.text()
+                service_call = reply.headers["Location"].rsplit("/", 1)[1]
+                await browser.answered(await reply.text())
+            await browser.until("session.created")
+            url = f"{house.url}/api/v1/openai-realtime/support/calls/direct"
+            async with http.post(url, json={"taskId": accepted.task_id, "callId": service_call}) as reply:
+                assert reply.status == 201, await reply.text()
+        greeting = await browser.until("response.output_audio_transcript.done")
+        assert greeting["transcript"] == "Hello."
+        await browser.until("output_audio_buffer.stopped")
+        since = len(browser.events)
+        browser.speak(await asyncio.to_thread(load_audio, EXAMPLES / "caller-3-operator.wav"))
+        called = await browser.until("response.function_call_arguments.done", since)
+        assert called["name"] == "OPERATOR"
+        said = await browser.until("response.output_audio_transcript.done", since)
+        assert said["transcript"] == "One moment, please."
+        record = await house.record("support", timeout_s=20)
+        assert (record.end_reason, record.task_id) == ("completed", accepted.task_id)
+        lines = [(line.role, line.text) for line in record.transcript]
+        assert lines[0] == ("agent", "Hello.") and lines[2] == ("agent", "One moment, please.")
+        assert "operator" in lines[1][1].lower()
+        assert record.recording is None  # the sound never was here
+        desk = await house.record("desk")
+        assert desk.end_reason == "completed"  # hung up at the service too
+    finally:
+        await browser.close()
