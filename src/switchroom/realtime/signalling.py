@@ -101,6 +101,13 @@ class SignalClient:
         about = {"flow_id": flow_id, "task_id": task_id, "call_id": call_id, "sdp": sdp}
         return (await self._ask(process.id, "serve", data=opening, **about)).sdp
 
+    async def direct(self, flow_id: str, task_id: str, service_call: str) -> str:
+        """Steer a call whose caller talks with a Realtime service directly, which knows it as `service_call`. Returns
+        our name of its leg. Raises as `offer` does, and `TooMany` without a free line."""
+        process = await self.emptiest()
+        about = {"flow_id": flow_id, "task_id": task_id}
+        return (await self._ask(process.id, "direct", data=service_call.encode(), **about)).call_id
+
     async def refer(self, call_id: str, target: str) -> None:
         """End a call because it goes on elsewhere: `target` is a `tel:` or `sip:` URI. Raises `NotFound`."""
         process_id = await self._store.call("GET", keys.media_call(call_id))
