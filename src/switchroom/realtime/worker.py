@@ -8,6 +8,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,6 +16,7 @@ import msgspec
 from switchroom.engine import Engine, FlowStore
 from switchroom.engine.events import Event as EngineEvent
 from switchroom.engine.events import TurnInput
+from switchroom.engine.responder import Responder
 from switchroom.engine.session import Session
 from switchroom.errors import Conflict, NotFound, SwitchroomError, TooMany, Unavailable
 from switchroom.queue import Call, EndReason, Feed, Held, Queue
@@ -34,6 +36,7 @@ from switchroom.realtime.lifecycle import Event, Happened, Phase
 from switchroom.realtime.local import LocalEngine
 from switchroom.realtime.memory import CallMemory
 from switchroom.realtime.openai import OpenAiEngine
+from switchroom.realtime.openai_beside import BesideEngine, BesideLeg
 from switchroom.realtime.phone import KIND as PHONE
 from switchroom.realtime.phone import PhoneLines
 from switchroom.realtime.playout import Playout
@@ -197,6 +200,8 @@ class MediaWorker:
             sdp = await self._served.offer(request.flow_id, request.task_id, request.call_id, request.sdp, request.data)
             await self._remember(request.call_id)
             return Reply(call_id=request.call_id, sdp=sdp)
+        if request.kind == "direct":
+            return await self._direct(request)
         if request.kind == "refer":
             self._refer(request.call_id, request.data.decode())
             return Reply(call_id=request.call_id)
@@ -222,6 +227,18 @@ class MediaWorker:
         call_id = await self.join(request.flow_id, request.task_id, answered)
         await self._remember(call_id)
         return Reply(call_id=call_id, sdp=sdp)
+
+    async def _direct(self, request: Request) -> Reply:
+        """A call whose caller talks with a Realtime service directly: `data` names it there."""
+        service_call = request.data.decode()
+
+        async def made() -> Transport:
+            return BesideLeg(self._settings, service_call)
+
+        make = partial(self._make_engine, service_call=service_call)
+        call_id = await self.join(request.flow_id, request.task_id, made, make_engine=make)
+        await self._remember(call_id)
+        return Reply(call_id=call_id)
 
     async def _remember(self, call_id: str) -> None:
         """API nodes find the leg here."""
@@ -328,6 +345,9 @@ class MediaWorker:
         tools = self._tools
         if make_engine is not None:
             tools = msgspec.structs.replace(tools, make_engine=make_engine)
+        if isinstance(leg, BesideLeg):  # there is nothing to record
+            without = tools.settings.model_copy(update={"record_calls": False})
+            tools = msgspec.structs.replace(tools, settings=without)
         session = CallSession(tools, call, leg, call_id, held)
         name = (call.flow_id, call.task_id)
         self._sessions[name] = session
@@ -354,8 +374,9 @@ class MediaWorker:
         assert self._parts is not None
         return Ears(self._parts, self._settings.model_copy(update={"turn_end": "silence"}), listener)
 
-    async def _make_engine(self, call: Call, call_log: CallLog) -> VoiceEngine:
-        """The voice engine of a call. The flow is taken as it is now and stays the same to the call's end."""
+    async def _make_engine(self, call: Call, call_log: CallLog, service_call: str = "") -> VoiceEngine:
+        """The voice engine of a call. The flow is taken as it is now and stays the same to the call's end.
+        `service_call`: the caller talks with a Realtime service directly, which knows the call by this name."""
         flow = await self._flows.get(call.flow_id)
         if flow is None:
             raise NotFound("the flow was deleted", code="unknown_flow")
@@ -378,13 +399,14 @@ class MediaWorker:
 
             return run_turn
 
+        def asking(responder: Responder) -> RunTurn:
+            return bound_to(self._engine.answered_by(responder))
+
         engine: Conversation
-        if self._parts is None:
-            engine = OpenAiEngine(
-                lambda responder: bound_to(self._engine.answered_by(responder)),
-                session,
-                settings,
-            )
+        if service_call:
+            engine = BesideEngine(asking, session, settings, service_call)
+        elif self._parts is None:
+            engine = OpenAiEngine(asking, session, settings)
         else:
             engine = LocalEngine(self._parts, bound_to(self._engine), session, settings)
         engine.resumes = left
