@@ -69,6 +69,7 @@ async def test_round_trip(parts: SpeechParts) -> None:
     for sentence in SENTENCES:
         samples = await parts.voice.say(sentence)
         assert samples.size > 48_000 // 2
+        assert np.abs(samples[: 48_000 // 50]).max() > 100  # it begins with sound, not with silence
         heard = await hear(parts, samples)
         total += len(words(sentence))
         wrong += errors(words(sentence), words(heard))

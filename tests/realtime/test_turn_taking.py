@@ -48,6 +48,7 @@ def test_words_that_hang(said: str) -> None:
     [
         "I have a question about my invoice.",
         "My order number is four one seven two.",
+        "My order number is for one-seven-two.",  # as it is misheard
         "Yes it is.",
         "The first one.",
         "An operator, please.",

@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from switchroom.errors import SwitchroomError, TimedOut, Unavailable
 from switchroom.realtime import models
 from switchroom.realtime.audio import NOTHING, RATE, Samples, read_wav, resample
@@ -26,6 +28,9 @@ log = logging.getLogger(__name__)
 _UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f<>{}\[\]|\\*_#`~]+")
 _WROTE = re.compile(rb"Wrote (/.*\.wav)\s*$")
 MAX_CLAUSE = 500
+_LEAD_LEVEL = 120
+"""A sample beyond this (-49 dBFS) is sound."""
+_LEAD_KEPT = RATE // 100
 _PREFIX = "switchroom-voice-"
 
 
@@ -49,9 +54,15 @@ async def _take_wav(path: Path) -> Samples:
     def work() -> Samples:
         samples, rate = read_wav(path)
         path.unlink(missing_ok=True)
-        return resample(samples, rate, RATE)
+        return _without_lead(resample(samples, rate, RATE))
 
     return await asyncio.to_thread(work)
+
+
+def _without_lead(samples: Samples) -> Samples:
+    """Without the silence that the caller would wait through before the first sound (Piper: 30 to 400 ms of it)."""
+    loud = np.flatnonzero(np.abs(samples.astype(np.int32)) > _LEAD_LEVEL)
+    return samples[max(0, int(loud[0]) - _LEAD_KEPT) :] if loud.size else samples
 
 
 def _own_folder() -> Path:

@@ -15,6 +15,7 @@ _DANGLING = frozenset(
 _COMPLETE_ALONE = frozenset("please this that these can could would should will so am is's she he we they".split())  # noqa: SIM905
 """Words that also end a whole sentence: they hang only where nothing came before, or a comma follows."""
 _NAMED = frozenset("number name address code reference email mail phone question problem order ticket".split())  # noqa: SIM905
+_SOUNDS_LIKE_DIGITS = frozenset("for fore to too won ate".split())  # noqa: SIM905
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 _FEW_DIGITS = 4
 _DIGIT_WORDS = frozenset("zero oh one two three four five six seven eight nine double triple".split())  # noqa: SIM905
@@ -47,7 +48,7 @@ def _digits_at_end(words: list[str]) -> int:
     for word in reversed(words):
         if word.isdigit():
             count += len(word)
-        elif word in _DIGIT_WORDS:
+        elif word in _DIGIT_WORDS or (count and word in _SOUNDS_LIKE_DIGITS):
             count += 1
         else:
             break
