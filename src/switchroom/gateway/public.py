@@ -23,7 +23,7 @@ _CHAT = re.compile(
     r"/api/v1/(?:prediction|public-chatbotConfig|public-chatflows|chatflows-streaming|feedback|attachments"
     r"|chatmessage/abort)/([A-Za-z0-9_-]{1,64})(?:[./].*)?"
 )
-_CHAT_WITHOUT_FLOW = re.compile(r"/api/v1/(?:leads|node-icon)(?:/.*)?")
+_CHAT_WITHOUT_FLOW = re.compile(r"/api/v1/(?:leads|node-icon)(?:/.*)?|/v1/realtime/calls")
 _PREFLIGHT_S = 600
 
 _TAKE = Script("""
@@ -78,6 +78,16 @@ def install_origins(app: web.Application) -> None:
     """Adds the CORS answers of the chat routes, and the header fields that `chat_flow` and `take_turn` decided."""
     app.middlewares.append(_preflight)
     app.on_response_prepare.append(_stamp)
+
+
+def check_page(request: web.Request, principal: Principal, flow: Flow) -> None:
+    """For a route that takes a key or a secret from any page: one of another origin may use a flow without either only
+    where the flow allows it. Raises `Forbidden`; else the page may read the answer."""
+    origin = request.headers.get(hdrs.ORIGIN)
+    if principal.key_id == "open":
+        _check_origin(request, flow)
+    elif origin is not None:
+        _note(request, origin)
 
 
 async def allow_origin(request: web.Request, flow_id: str) -> None:
@@ -139,7 +149,7 @@ def _note(request: web.Request, origin: str) -> None:
         {
             hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: origin,
             hdrs.VARY: hdrs.ORIGIN,
-            hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: "X-Correlation-Id, Retry-After, RateLimit, RateLimit-Policy",
+            hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: "Location, X-Correlation-Id, Retry-After, RateLimit, RateLimit-Policy",
         }
     )
 
