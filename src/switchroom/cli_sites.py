@@ -132,6 +132,33 @@ def daily(
     print(f"{host} is {'in' if on else 'left out of'} the daily run")
 
 
+@sites_app.command("adopt", epilog="Example: switchroom sites adopt")
+def adopt(sidecar: SidecarOption = DEFAULT_SIDECAR, secret: SecretOption = None, as_json: JsonOption = False) -> None:
+    """Make sites of the folders in DATA/crawl/sites that hold a sitemap.xml, and read their pages."""
+    with plain_errors():
+        made = Sidecar(sidecar, secret).call("POST", "/crawl/sites/adopt")["sites"]
+    if as_json:
+        print_json(made)
+        return
+    for host, job in made.items():
+        print(f"{host}  job {job}")
+    if not made:
+        print("No folder is new.")
+
+
+@sites_app.command("pdf", epilog="Example: switchroom sites pdf")
+def pdf(sidecar: SidecarOption = DEFAULT_SIDECAR, secret: SecretOption = None, as_json: JsonOption = False) -> None:
+    """Read the PDF files in DATA/crawl/sites/Local_PDF into the knowledge collection Local_PDF."""
+    with plain_errors():
+        looked = Sidecar(sidecar, secret).call("POST", "/crawl/sites/local_pdf/look")
+    if as_json:
+        print_json(looked)
+        return
+    print(f"{looked['read']} read, {looked['unchanged']} unchanged, {looked['removed']} removed")
+    for name, cause in looked["failed"].items():
+        print(f"  {name}: {cause}")
+
+
 @sites_app.command("forget", epilog="Example: switchroom sites forget docs.example.com")
 def forget(
     host: HostArgument,

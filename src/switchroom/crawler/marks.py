@@ -103,4 +103,6 @@ async def keep(store: Store, host: str, choices: Mapping[str, Choice | None]) ->
 
 def host_of(url: str) -> str:
     """The site that a URL (or a pattern that begins like one) belongs to."""
+    if url.startswith("local-pdf:"):
+        return "local_pdf"  # `output.LOCAL_PDF`, which imports this module
     return urls.bare_host(urls.host_of(url))

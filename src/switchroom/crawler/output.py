@@ -26,6 +26,8 @@ from switchroom.crawler.marks import HostMarks
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9_-]+")
 _NOT_IN_HOSTS = re.compile(r"[^a-z0-9.-]+")
 _MAX_SLUG_CHARS = 80
+LOCAL_PDF = "local_pdf"
+"""The reserved domain whose folder people put files into (see `local_pdf`)."""
 _numbers = itertools.count()
 
 
@@ -46,6 +48,8 @@ class Output:
 
     def folder(self, host: str) -> Path:
         """The folder of a domain; its name holds letters, digits, `.`, `-` and `_` only and never begins with a dot."""
+        if host == LOCAL_PDF:
+            return self.root / "Local_PDF"
         name = _NOT_IN_HOSTS.sub("_", host.lower()).lstrip(".") or "_"
         return self.root / name
 

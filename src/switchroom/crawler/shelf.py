@@ -19,7 +19,7 @@ from switchroom.crawler import marks, sites, urls
 from switchroom.crawler.diffs import body_of, diff_of
 from switchroom.crawler.frontier import Done
 from switchroom.crawler.job import Job, PageRecord
-from switchroom.crawler.output import PageFile, change_name, rfc3339_ms
+from switchroom.crawler.output import LOCAL_PDF, PageFile, change_name, rfc3339_ms
 from switchroom.crawler.sitemap import end_of_day_ms
 from switchroom.crawler.tools import Tools
 from switchroom.knowledge import Document, Library
@@ -230,7 +230,10 @@ class Shelf:
             for start in range(0, len(found), _BATCH):
                 await self._library.remove(self.collection(host), [page.url for page in found[start : start + _BATCH]])
         await sites.forget_site(self._store, host)
-        await asyncio.to_thread(shutil.rmtree, self._tools.output.folder(host), ignore_errors=True)
+        folder = self._tools.output.folder(host)
+        # What people put there is theirs.
+        ours = folder / "pages" if host == LOCAL_PDF else folder
+        await asyncio.to_thread(shutil.rmtree, ours, ignore_errors=True)
         return len(found)
 
     async def show(self, host: str, pages: Sequence[PageRecord]) -> int:

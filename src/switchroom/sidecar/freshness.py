@@ -16,9 +16,10 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from switchroom.crawler import job_store, sites
+from switchroom.crawler.adopt import adopt
 from switchroom.crawler.frontier import Frontier
 from switchroom.crawler.job import FINAL, Job, JobSpec, JobState
-from switchroom.crawler.output import rfc3339_ms
+from switchroom.crawler.output import LOCAL_PDF, rfc3339_ms
 from switchroom.crawler.shelf import Change
 from switchroom.crawler.tools import Tools
 from switchroom.errors import BadInput, Fault, NotFound, SwitchroomError
@@ -36,8 +37,7 @@ _FRESH_PAGES = 500_000
 
 
 class FreshRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A run over some sites: a job each; `skipped` names sites whose job of an earlier run is not over, with the state
-    that it is in."""
+    """A run over some sites: a job each; `skipped` names sites that another job is at, with the job's state."""
 
     id: str
     trigger: Literal["schedule", "person"]
@@ -110,8 +110,14 @@ class Freshness:
         """Look at all sites now, or at `hosts`. Raises `NotFound` for a host that is no site."""
         jobs: dict[str, str] = {}
         skipped: dict[str, str] = {}
+        if not hosts:
+            await self.adopt()
         under_way = await self._under_way()
         for host in hosts or await sites.all_sites(self._store):
+            if host == LOCAL_PDF:
+                if hosts:
+                    raise BadInput("Local_PDF has no site to look at; `/crawl/sites/local_pdf/look` reads its folder.")
+                continue
             spec = await sites.spec_of(self._store, host)
             if not hosts and not await sites.is_fresh(self._store, host):
                 continue
@@ -134,11 +140,15 @@ class Freshness:
         log.info("always fresh begins", extra={"run_id": run.id, "sites": len(jobs), "skipped": len(skipped)})
         return run
 
+    async def adopt(self) -> dict[str, str]:
+        """Make sites of folders with a sitemap; returns the job that reads the pages of each."""
+        return {spec.hosts[0]: (await self._jobs.create(spec)).id for spec in await adopt(self._tools)}
+
     async def _under_way(self) -> dict[str, Job]:
         found: dict[str, Job] = {}
         for job in await job_store.list_jobs(self._store, limit=1000):
-            if job.spec.mode == "fresh" and job.state not in FINAL:
-                found[job.spec.hosts[0]] = job
+            if job.spec.mode in ("fresh", "root") and job.state not in FINAL:
+                found |= dict.fromkeys(job.spec.hosts, job)
         return found
 
     async def runs(self, limit: int) -> list[FreshRun]:

@@ -9,14 +9,14 @@ from urllib.parse import unquote
 import msgspec
 from aiohttp import web
 
-from switchroom.crawler import marks, sites, urls
+from switchroom.crawler import local_pdf, marks, sites, urls
 from switchroom.crawler.job import ExtractMode, Job, PageRecord, RenderMode
 from switchroom.crawler.marks import Choice, HostMarks
 from switchroom.crawler.output import rfc3339_ms
 from switchroom.crawler.shelf import Shelf
 from switchroom.errors import BadInput, Conflict, Fault, NotFound
 from switchroom.http_problems import read_json
-from switchroom.sidecar.context import JOBS, TOOLS
+from switchroom.sidecar.context import FRESHNESS, JOBS, TOOLS
 
 MAX_BODY_BYTES = 4_194_304
 MAX_MARKS = 10_000
@@ -37,6 +37,8 @@ def routes() -> list[web.RouteDef]:
     one = "/crawl/sites/{host}"
     return [
         web.get("/crawl/sites", list_sites),
+        web.post("/crawl/sites/adopt", adopt_folders),
+        web.post("/crawl/sites/local_pdf/look", look_at_pdfs),
         web.get(one, show),
         web.patch(one, change),
         web.delete(one, forget),
@@ -52,6 +54,17 @@ async def list_sites(request: web.Request) -> web.Response:
     store = request.app[TOOLS].store
     found = [await _described(request, host) for host in await sites.all_sites(store)]
     return web.json_response({"sites": found})
+
+
+async def adopt_folders(request: web.Request) -> web.Response:
+    """Make sites of folders with a `sitemap.xml` that somebody put among the sites; a job each reads its pages."""
+    made = await request.app[FRESHNESS].adopt()
+    return web.json_response({"sites": made})
+
+
+async def look_at_pdfs(request: web.Request) -> web.Response:
+    """Read the PDF files in the folder `Local_PDF` that are new or changed into the collection of that name."""
+    return web.json_response(msgspec.to_builtins(await local_pdf.look(request.app[TOOLS])))
 
 
 async def show(request: web.Request) -> web.Response:
@@ -154,7 +167,8 @@ def _read_marks(body: Any, host: str) -> dict[str, Choice | None]:
     found: dict[str, Choice | None] = {}
     faults: list[Fault] = []
     for place, row in enumerate(rows):
-        url = row.url if "*" in row.url else urls.canonical(row.url)
+        as_it_is = "*" in row.url or row.url.startswith(local_pdf.PREFIX)
+        url = row.url if as_it_is else urls.canonical(row.url)
         try:
             ours = url is not None and marks.host_of(url.partition("*")[0]) == host
         except (ValueError, AssertionError):
