@@ -2,7 +2,8 @@
 
 `voice` is the webhook of a number: it puts the call in the flow's queue and answers with TwiML that opens a stream.
 `stream` is that stream, brought to a media process. When a stream ends, Twilio asks `voice` again, with the call's ID:
-a call that lives on (its media process died) gets a new stream, one that is over is hung up.
+a call that lives on (its media process died) gets a new stream, one that was transferred to a number is dialled there,
+one that is over is hung up.
 """
 
 from __future__ import annotations
@@ -128,6 +129,9 @@ async def _voice(request: web.Request, form: MultiDict[str]) -> web.Response:
         call = await parts.queue.get(flow.id, task_id)
         if call is None:
             raise NotFound(f"There is no call {task_id!r} in this flow.", code="unknown_task")
+        number = await parts.store.call("GETDEL", keys.phone_transfer(task_id))
+        if number is not None:
+            return _twiml(f"<Dial>{escape(number.decode())}</Dial>")
         if call.state in (State.WRAPUP, State.ENDED):
             return _twiml(_HANG_UP)
         return _twiml(_A_MOMENT + await _connect(request, flow.id, task_id))

@@ -15,6 +15,7 @@ import base64
 import logging
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -122,8 +123,17 @@ class MediaStreamLeg:
 
     line_rate = G711_RATE
 
-    def __init__(self, settings: MediaSettings, socket: Socket, stream: Started) -> None:
+    def __init__(
+        self,
+        settings: MediaSettings,
+        socket: Socket,
+        stream: Started,
+        on_transfer: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
+        """`on_transfer` is told the number at which the caller is to go on, before the stream closes."""
         self._settings = settings
+        self._on_transfer = on_transfer
+        self._transfer: asyncio.Future[None] | None = None
         self._socket = socket
         self._sid = stream.stream_sid
         self._playout: Playout | None = None
@@ -186,7 +196,9 @@ class MediaStreamLeg:
         self._playout = self._listener = None
 
     def send_event(self, event: dict[str, Any]) -> None:
-        """A telephone has no side channel."""
+        """A telephone has no side channel; where it is to go on is told to the provider."""
+        if event.get("type") == "transfer" and self._on_transfer is not None:
+            self._transfer = asyncio.ensure_future(self._on_transfer(str(event.get("number", ""))))
 
     async def close(self) -> None:
         if self._closed:
@@ -197,7 +209,12 @@ class MediaStreamLeg:
         for task in self._tasks:
             if task is not current:
                 task.cancel()
-        await asyncio.gather(*(task for task in self._tasks if task is not current), return_exceptions=True)
+        others: list[asyncio.Future[None]] = [task for task in self._tasks if task is not current]
+        if self._transfer is not None:
+            others.append(self._transfer)
+        for result in await asyncio.gather(*others, return_exceptions=True):
+            if isinstance(result, Exception):
+                log.warning("a telephone leg did not end as it should", exc_info=result)
         await self._socket.close()
 
     # --- from the provider ---------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from switchroom.realtime.door import Ticket, opened
 from switchroom.realtime.media_stream import MediaStreamLeg, started
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.voice import Transport
+from switchroom.store import Store, keys
 
 log = logging.getLogger(__name__)
 
@@ -20,13 +21,17 @@ KIND = "media_stream"
 TASK_PARAMETER = "taskId"
 """The custom parameter of a `<Stream>` that names the call, where its URL does not."""
 
+TRANSFER_S = 60
+"""How long after the stream the provider may ask where its caller goes on."""
+
 Join = Callable[[str, str, Callable[[], Awaitable[Transport]]], Awaitable[str]]
 
 
 class PhoneLines:
     """The door's handler of `KIND`."""
 
-    def __init__(self, settings: MediaSettings, join: Join) -> None:
+    def __init__(self, store: Store, settings: MediaSettings, join: Join) -> None:
+        self._store = store
         self._settings = settings
         self._join = join
 
@@ -38,7 +43,11 @@ class PhoneLines:
             task_id = ticket.task_id or stream.custom_parameters.get(TASK_PARAMETER, "")
             if not task_id:
                 raise BadInput(f"the stream has no parameter {TASK_PARAMETER}: the call that it belongs to")
-            leg = MediaStreamLeg(self._settings, socket, stream)
+
+            async def transfer(number: str) -> None:
+                await self._store.call("SET", keys.phone_transfer(task_id), number, "EX", TRANSFER_S)
+
+            leg = MediaStreamLeg(self._settings, socket, stream, transfer)
 
             async def the_leg() -> Transport:
                 return leg

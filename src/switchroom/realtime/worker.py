@@ -120,7 +120,7 @@ class MediaWorker:
         self._engine = engine or Engine(self._flows)
         self._server = SignalServer(store, self.id, self._handle)
         self.door = Door(store, settings.door_host, settings.door_port, settings.door_url)
-        self.door.on[PHONE] = PhoneLines(settings, self.join).serve
+        self.door.on[PHONE] = PhoneLines(store, settings, self.join).serve
         self._tools = CallTools(
             queue=self._queue,
             feed=feed,

@@ -340,6 +340,11 @@ def call_memory(flow_id: str, task_id: str) -> str:
     return f"sr:{{{flow_id}}}:talk:{task_id}"
 
 
+def phone_transfer(task_id: str) -> str:
+    """String with a short life: the number at which a telephone caller goes on."""
+    return f"sr:phone-transfer:{task_id}"
+
+
 def phone_stream(token: str) -> str:
     """String with a short life: the call (msgpack) whose stream a telephony provider was told to open at this token."""
     return f"sr:phone:{token}"
