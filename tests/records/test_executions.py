@@ -220,7 +220,7 @@ async def test_closing_a_lost_call_loses_no_write_of_its_holder(executions: Exec
     assert stored.nodes == [{"turn": saved}]
 
 
-async def test_turns_of_a_dead_process_are_closed(executions: Executions) -> None:
+async def test_turns_of_a_dead_process_are_closed(executions: Executions, store: Store) -> None:
     later = time.time_ns() // 1_000_000 + 60_000
     lost = row(kind="turn", created_ms=1000)
     others = [row(kind="turn", created_ms=later), row(created_ms=1000), row(kind="turn", created_ms=1500)]
@@ -233,6 +233,17 @@ async def test_turns_of_a_dead_process_are_closed(executions: Executions) -> Non
     assert await executions.close_lost_turns(later) == 0
     stored = await executions.get(lost.id)
     assert stored is not None and stored.state is ExecutionState.TIMEOUT and "died" in stored.detail
+    # A run that waits for a person waits as long as its session is kept.
+    waits = row(kind="turn", created_ms=1000)
+    await executions.begin(waits)
+    await executions.finish(waits, ExecutionState.STOPPED)
+    place = keys.session(waits.flow_id, waits.session_id)
+    await store.call("SET", place, "{}")
+    assert await executions.close_lost_turns(later) == 0
+    await store.call("DEL", place)
+    assert await executions.close_lost_turns(later) == 1
+    stored = await executions.get(waits.id)
+    assert stored is not None and (stored.state, "Nobody" in stored.detail) == (ExecutionState.TIMEOUT, True)
     states = [found.state for one in others if (found := await executions.get(one.id)) is not None]
     assert states == [ExecutionState.INPROGRESS, ExecutionState.INPROGRESS, ExecutionState.FINISHED]
 

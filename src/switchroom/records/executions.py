@@ -170,7 +170,7 @@ class Executions:
 
     async def close_lost_turns(self, before_ms: int) -> int:
         """End the text turns that began, or went on after a pause, before this Unix time and still run: their process
-        died. How many there were.
+        died; and those that wait for a person or a time whose session is kept no more. How many there were.
 
         `before_ms` is longer ago than a turn may take.
         """
@@ -181,6 +181,10 @@ class Executions:
             rows = await self._rows(flow_id, [one for one, _ in ids])
             lost = [row for row in rows if row is not None and row.kind == "turn" and row.updated_ms < before_ms]
             closed += await self._close(lost, "timeout", "The process that ran this turn died.")
+        waiting = ExecutionFilter(state=ExecutionState.STOPPED, end_ms=before_ms - 1)
+        async for row in self.export(waiting):
+            if not await self._store.call("EXISTS", keys.session(row.flow_id, row.session_id)):
+                closed += await self._close([row], "timeout", "Nobody answered while the session was kept.")
         return closed
 
     async def _close(self, rows: Sequence[Execution], reason: str, detail: str) -> int:
