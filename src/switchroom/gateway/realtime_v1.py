@@ -21,6 +21,7 @@ from switchroom.errors import BadInput, NotFound, SwitchroomError
 from switchroom.gateway.enqueue import require_realtime, rules_of
 from switchroom.gateway.operation import operation
 from switchroom.gateway.passage import living_process, pass_on
+from switchroom.gateway.public import check_page
 from switchroom.gateway.realtime_v1_access import Caller, caller_of, make_secret
 from switchroom.gateway.reply import json_reply
 from switchroom.gateway.services import Services, services, usable_flow
@@ -175,7 +176,8 @@ def opening_of(request: web.Request, caller: Caller, session: dict[str, Any]) ->
 
 
 async def flow_named(request: web.Request, caller: Caller, model: str) -> Flow:
-    """The flow that `model` names, by its ID, else by its name. Raises `NotFound`, `Unauthorized`, `Conflict`."""
+    """The flow that `model` names, by its ID, else by its name. Raises `NotFound`, `Unauthorized`, `Conflict`, and
+    `Forbidden` for a page that may not use it."""
     parts = services(request)
     flow_id = model
     if await parts.flows.get(model) is None:
@@ -183,6 +185,7 @@ async def flow_named(request: web.Request, caller: Caller, model: str) -> Flow:
         flow_id = next((flow.id for flow in flows if flow.name == model), model)
     flow = await usable_flow(parts, caller.principal, flow_id)
     require_realtime(flow)
+    check_page(request, caller.principal, flow)
     return flow
 
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import numpy as np
 import pytest
 import pytest_asyncio
@@ -435,3 +436,29 @@ async def test_waiting_calls_are_accepted_referred_and_rejected(house: ServedHou
     finally:
         await browser.close()
         await client.close()
+
+
+async def test_a_transcription_session_writes_down_and_answers_nothing(house: ServedHouse, speech: Speech) -> None:
+    client = AsyncOpenAI(api_key=KEY, base_url=f"{house.url}/v1", max_retries=0)
+    async with client.realtime.connect(model="support", extra_query={"intent": "transcription"}) as connection:
+        sdk = Sdk(connection)
+        assert (await sdk.until("session.created")).session.type == "transcription"
+        await sdk.speak(speech("operator"))
+        words = await sdk.until("conversation.item.input_audio_transcription.completed")
+        assert "operator" in words.transcript.lower()
+        await connection.response.create()
+        assert (await sdk.error()).message.startswith("A transcription session")
+    await client.close()
+
+
+async def test_pages_of_other_origins(house: ServedHouse) -> None:
+    """A page with a secret may call from anywhere; what it may read is said in the answer to its preflight."""
+    async with aiohttp.ClientSession() as http:
+        asks = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+        async with http.options(f"{house.url}/v1/realtime/calls", headers=asks) as reply:
+            assert (reply.status, reply.headers["Access-Control-Allow-Origin"]) == (204, "https://app.example")
+        about = {"Origin": "https://app.example", "Authorization": f"Bearer {KEY}", "Content-Type": "application/sdp"}
+        async with http.post(f"{house.url}/v1/realtime/calls?model=support", headers=about, data="v=0") as reply:
+            told = await reply.json()
+            assert (reply.status, told["error"]["code"]) == (400, "bad_sdp")
+            assert "Location" in reply.headers["Access-Control-Expose-Headers"]

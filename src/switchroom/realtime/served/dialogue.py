@@ -77,6 +77,8 @@ class Dialogue:
         self._tasks: set[asyncio.Task[None]] = set()
         self._playing: list[tuple[Response, Item]] = []
         self._sounding: Response | None = None
+        self.preface = ""
+        """Said before the first words of the agent."""
         self.spoke = False
         """The agent's voice was made in this session."""
         self.idle_since = time.monotonic()
@@ -189,6 +191,9 @@ class Dialogue:
 
     async def _run(self, response: Response, own: list[Item] | None, since: Utterance | None, say: str) -> None:
         try:
+            if self.preface and response.config.speaks and response.asked.get("conversation") != "none":
+                preface, self.preface = self.preface, ""
+                await self._speak(response, preface)
             if say:
                 await self._speak(response, say)
                 self._end(response, "completed")

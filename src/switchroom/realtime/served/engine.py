@@ -65,6 +65,8 @@ class ServedEngine:
         self.dialogue = Dialogue(
             clients.tell, parts, session, self._transcript, by_events=by_events, conversation=new_id("conv")
         )
+        if settings.record_calls:
+            self.dialogue.preface = settings.record_consent_text
         self._hearing = Hearing(parts, self, self._config.audio.input.turn_detection)
         self._incoming = Incoming(self._config.audio.input.format)
         self._mic: asyncio.Queue[Samples] = asyncio.Queue(_MIC_FRAMES)

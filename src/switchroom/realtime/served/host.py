@@ -168,7 +168,7 @@ class ServedHost:
             served = ServedEngine(
                 parts,
                 session,
-                self._settings,
+                self._settings.led_by(flow.settings.voice),
                 clients,
                 model=opening.model,
                 given=opening.session,
