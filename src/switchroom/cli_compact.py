@@ -29,6 +29,8 @@ from switchroom.compact import (
     compare,
     content_hash,
     from_json,
+    from_msgpack,
+    sound,
     to_json,
     to_mermaid,
     to_msgpack,
@@ -53,7 +55,9 @@ class _Source(NamedTuple):
 def compact_command(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="Canvases or compact graphs (JSON); read offline.", exists=True, dir_okay=False),
+        typer.Argument(
+            help="Canvases (JSON) or compact graphs (JSON, MessagePack); read offline.", exists=True, dir_okay=False
+        ),
     ] = None,
     format: Annotated[Format, typer.Option("--format", help="Of the graph.")] = "json",
     diff: Annotated[
@@ -149,12 +153,20 @@ def _stored(flow_id: str, client: Client) -> _Source:
 
 def _graph(source: _Source) -> tuple[CompactGraph, list[Finding]]:
     """The graph in a file, and its warnings. Raises BadInput, or Unprocessable with every error."""
+    if _is_msgpack(source.data):
+        graph = sound(from_msgpack(source.data))
+        return graph, [finding for finding in validate(graph) if finding.severity == "warning"]
     content = read_canvas(source.name, source.data)
     if "nodes" not in content and isinstance(content.get("n"), list):
-        graph = from_json(source.data)
+        graph = sound(from_json(source.data))
         return graph, [finding for finding in validate(graph) if finding.severity == "warning"]
     graph = compact_canvas(content)
     return graph, [finding for finding in validate(content) if finding.severity == "warning"]
+
+
+def _is_msgpack(data: bytes) -> bool:
+    """A MessagePack map of a few members begins with such a byte, which is in no JSON text."""
+    return data[:1] != b"" and 0x80 <= data[0] <= 0x8F
 
 
 def _drawn(graph: CompactGraph, format: Format) -> bytes:
@@ -170,11 +182,12 @@ def _drawn(graph: CompactGraph, format: Format) -> bytes:
 
 
 def _size(source: _Source, graph: CompactGraph, warnings: list[Finding]) -> dict[str, Any]:
-    content = read_canvas(source.name, source.data)
-    if isinstance(content.get("flowData"), str) and "nodes" not in content:
-        source = _Source(source.name, content["flowData"].encode())
-        content = read_canvas(source.name, source.data)
-    data, minified = source.data, len(msgspec.json.encode(content))
+    data = source.data
+    content: Any = graph if _is_msgpack(data) else read_canvas(source.name, data)
+    if isinstance(content, dict) and "nodes" not in content and isinstance(content.get("flowData"), str):
+        data = content["flowData"].encode()
+        content = read_canvas(source.name, data)
+    minified = len(msgspec.json.encode(content))
     compact = len(to_json(graph))
     return {
         "name": source.name,

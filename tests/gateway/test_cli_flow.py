@@ -185,8 +185,12 @@ def test_compact_warns_and_refuses_with_places(data_dir: Path, echo_canvas: dict
 def test_diff_of_canvases_and_graphs(canvas_file: Path, echo_canvas: dict[str, Any], data_dir: Path) -> None:
     graph = data_dir / "graph.json"
     assert invoke("compact", str(canvas_file), "--out", str(graph)).exit_code == 0
-    same = invoke("compact", "--diff", str(canvas_file), str(graph))
-    assert (same.exit_code, same.stdout) == (0, ""), same.output
+    packed = data_dir / "graph.msgpack"
+    assert invoke("compact", str(graph), "--format", "msgpack", "--out", str(packed)).exit_code == 0
+    for other in (graph, packed):
+        same = invoke("compact", "--diff", str(canvas_file), str(other))
+        assert (same.exit_code, same.stdout) == (0, ""), same.output
+    assert json.loads(invoke("compact", str(packed)).stdout) == json.loads(graph.read_bytes())
     echo_canvas["nodes"][1]["data"]["inputs"]["directReplyMessage"] = "Something else"
     other = data_dir / "other.json"
     other.write_text(json.dumps(echo_canvas))

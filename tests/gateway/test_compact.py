@@ -131,3 +131,22 @@ async def test_too_large_is_413(make_services: Any, aiohttp_client: Any, echo_ca
 async def test_unknown_stored_flow_is_404(client: TestClient) -> None:
     reply = await client.get("/api/v1/openai-realtime/nowhere/compact")
     assert (reply.status, (await reply.json())["code"]) == (404, "flow_not_found")
+
+
+async def test_what_was_exported_is_imported_again(client: TestClient, echo_canvas: dict[str, Any]) -> None:
+    stored = await (await client.post("/api/v1/chatflows", json={"id": "one", "flowData": echo_canvas})).json()
+    graph = await (await client.get("/api/v1/openai-realtime/one/compact")).json()
+    for given in (graph, json.dumps(graph)):
+        again = await client.post("/api/v1/chatflows", json={"id": "two", "flowData": given})
+        assert (await again.json())["hash"] == stored["hash"], await again.text()
+    assert (await client.post("/api/v1/prediction/two", json={"question": "hello"})).status == 200
+    for wrong, status, pointer in (
+        ({**graph, "v": 9}, 400, None),
+        ({**graph, "e": [["nobody", 0, "nothing"]]}, 422, "/e/0"),
+        ({**graph, "n": [{"i": 7}]}, 400, None),
+        ({**graph, "n": [*graph["n"], graph["n"][0]]}, 422, "/nodes/2/id"),
+    ):
+        refused = await client.post("/api/v1/chatflows", json={"flowData": wrong})
+        problem = await refused.json()
+        assert refused.status == status, problem
+        assert pointer is None or pointer in [fault["pointer"] for fault in problem["errors"]], problem

@@ -14,7 +14,7 @@ from switchroom.compact.model import (
 )
 from switchroom.compact.reader import read_canvas
 from switchroom.compact.svg import to_svg
-from switchroom.compact.validate import Finding, compact_canvas, validate
+from switchroom.compact.validate import Finding, compact_canvas, sound, validate
 from switchroom.compact.writer import expand
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "from_msgpack",
     "json_schema",
     "read_canvas",
+    "sound",
     "to_json",
     "to_mermaid",
     "to_msgpack",

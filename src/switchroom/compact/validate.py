@@ -14,7 +14,7 @@ from switchroom.compact.palette import BY_NAME
 from switchroom.compact.reader import Reading, open_canvas, read
 from switchroom.errors import Fault, Unprocessable
 
-__all__ = ["Finding", "compact_canvas", "validate"]
+__all__ = ["Finding", "compact_canvas", "sound", "validate"]
 
 _PLACES = frozenset(
     {"$form", "$flow", "$state", "$vars", "$webhook", "$iteration", "$slot", "$slots", "$intent", "$question"}
@@ -54,11 +54,21 @@ def compact_canvas(body: object, *, kind: Literal["text", "realtime"] | None = N
 
     Raises BadInput if it is no canvas at all, Unprocessable with every error as a fault otherwise."""
     reading = read(open_canvas(body), kind=kind)
-    errors = [finding.fault for finding in _findings(reading) if finding.severity == "error"]
+    _refuse(_findings(reading))
+    return reading.graph
+
+
+def sound(graph: CompactGraph) -> CompactGraph:
+    """The graph itself. Raises Unprocessable where it has errors, with pointers into its `n` and `e`."""
+    _refuse(validate(graph))
+    return graph
+
+
+def _refuse(findings: list[Finding]) -> None:
+    errors = [finding.fault for finding in findings if finding.severity == "error"]
     if errors:
         count = "one error" if len(errors) == 1 else f"{len(errors)} errors"
         raise Unprocessable(f"The canvas has {count}: {errors[0].detail}", faults=errors, code="invalid_canvas")
-    return reading.graph
 
 
 def validate(canvas: object) -> list[Finding]:

@@ -9,7 +9,17 @@ import msgspec
 from aiohttp import hdrs, web
 
 from switchroom.access import Scope
-from switchroom.compact import CompactGraph, compact_canvas, content_hash, json_schema, to_json, to_msgpack
+from switchroom.compact import (
+    CompactGraph,
+    compact_canvas,
+    content_hash,
+    expand,
+    from_json,
+    json_schema,
+    sound,
+    to_json,
+    to_msgpack,
+)
 from switchroom.errors import BadInput, Fault
 from switchroom.gateway.operation import IF_NONE_MATCH, operation
 from switchroom.gateway.reply import bad_parameter, not_modified
@@ -90,7 +100,8 @@ async def compact_schema(request: web.Request) -> web.Response:
 
 
 def canvas_of(value: object, pointer: str) -> dict[str, Any]:
-    """A canvas from a body: an object, or the JSON string of one (as canvas editors save it)."""
+    """A canvas from a body: an object, or the JSON string of one (as canvas editors save it). A compact graph is drawn
+    as one, so that what was exported can be imported."""
     name = pointer.removeprefix("/")
     if isinstance(value, str):
         try:
@@ -102,6 +113,8 @@ def canvas_of(value: object, pointer: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         what = "must be a canvas: an object, or the JSON string of one"
         raise BadInput(f"`{name}` {what}.", faults=[Fault(what, pointer)])
+    if "nodes" not in value and isinstance(value.get("n"), list):
+        return expand(sound(from_json(msgspec.json.encode(value))))
     return value
 
 
