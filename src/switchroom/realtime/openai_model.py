@@ -258,6 +258,9 @@ def _offered(tool: AgentTool) -> Tool:
 
 def _running(tool: AgentTool, arguments: str, place: str) -> Callable[[], Awaitable[str]]:
     async def run() -> str:
+        if tool.approve:
+            # What was said while it was asked cannot be taken back and said again here, as the engine's pauses do.
+            return "Not called: a person has to agree to it first, who cannot be asked in this call."
         try:
             return await tool.call(_arguments(arguments), place)
         except SwitchroomError as error:
