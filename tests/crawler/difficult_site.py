@@ -67,6 +67,7 @@ EXPECTED: dict[str, tuple[str, str]] = {
     "flaky": KEPT,
     "busy": KEPT,
     "overloaded": KEPT,
+    "always-torn": ("failed", "connect"),
     "broken": ("failed", "status_500"),
     "gone": ("failed", "not_found"),
     "missing": ("failed", "not_found"),
@@ -151,6 +152,8 @@ _UNLINKED = {"", "orphan", "nested-orphan", "text-sitemap", "refresh-target", "b
 async def _answer(request: web.Request) -> web.StreamResponse:
     path = request.path
     hits = request.app[HITS]
+    if request.method == "HEAD":
+        return web.Response()  # a look whether anybody is there
     hits[request.path_qs.partition("?utm_")[0]] += 1
     if path.startswith("/members/"):
         return _members(request)
@@ -279,7 +282,7 @@ def _kinds(request: web.Request) -> web.Response | None:
 async def _troubles(request: web.Request) -> web.StreamResponse | None:
     path, hits = request.path, request.app[HITS]
     match path:
-        case "/flaky" | "/not-http" if path == "/not-http" or hits[path] < 3:
+        case "/flaky" | "/not-http" | "/always-torn" if path != "/flaky" or hits[path] < 3:
             assert request.transport is not None
             if path == "/not-http":
                 request.transport.write(b"this is no HTTP\r\n\r\n")  # type: ignore[attr-defined]

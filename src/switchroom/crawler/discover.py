@@ -96,7 +96,7 @@ async def listed(client: GuardedClient, hosts: Hosts, spec: JobSpec, jar: Jar) -
                 log.info("host does not answer for robots.txt", extra={"host": origin, "cause": error.cause})
                 continue
             sitemaps += robots.sitemaps or (f"{origin}/sitemap.xml", f"{origin}/sitemap_index.xml")
-    async for entry in read_sitemaps(client, sitemaps, jar):
+    async for entry in read_sitemaps(client, sitemaps, jar, lambda address: hosts.manners(address).turn()):
         yield entry
 
 

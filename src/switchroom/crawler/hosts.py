@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from redis.exceptions import ResponseError
+from yarl import URL
 
 from switchroom.crawler import urls
 from switchroom.crawler.manners import BEAT_S, Manners
 from switchroom.crawler.robots import Robots, load_robots
 from switchroom.errors import SwitchroomError
-from switchroom.net import GuardedClient
+from switchroom.net import GuardedClient, OutboundError
 from switchroom.store import Store
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 ROBOTS_S = 3600.0
 """How long a robots.txt is believed; RFC 9309 §2.4 allows a day."""
 _FORGET_S = 30.0
+_LOOK_S = 1.0
+_LOOK_TIMEOUT_S = 5.0
 
 
 class Hosts:
@@ -35,6 +38,7 @@ class Hosts:
         self._delay_s = delay_s
         self._robots: dict[str, tuple[float, asyncio.Task[Robots]]] = {}
         self._manners: dict[str, Manners] = {}
+        self._looks: dict[str, tuple[float, asyncio.Task[bool]]] = {}
         self._users = 0
         self._beating: asyncio.Task[None] | None = None
         self._new = asyncio.Event()
@@ -52,9 +56,10 @@ class Hosts:
             if self._users == 0:
                 self._beating.cancel()
                 self._beating = None
-                for _, task in self._robots.values():
+                for task in [held[1] for held in (*self._robots.values(), *self._looks.values())]:
                     task.cancel()
                 self._robots.clear()
+                self._looks.clear()
                 self._manners.clear()
 
     def known_robots(self, url: str) -> Robots | None:
@@ -75,6 +80,24 @@ class Hosts:
         robots = await asyncio.shield(held[1])
         self.manners(url).delay_s = max(self._delay_s, robots.delay_s)
         return robots
+
+    async def is_away(self, url: str) -> bool:
+        """Whether the URL's host answers nothing at all now: a look at its robots.txt, once a second at most."""
+        host = urls.host_of(url)
+        held = self._looks.get(host)
+        if held is None or held[0] < time.monotonic():
+            held = (time.monotonic() + _LOOK_S, asyncio.create_task(self._look(url)))
+            self._looks[host] = held
+        return await asyncio.shield(held[1])
+
+    async def _look(self, url: str) -> bool:
+        try:
+            got = await self._client.fetch(
+                str(URL(url).origin() / "robots.txt"), method="HEAD", follow=False, timeout_s=_LOOK_TIMEOUT_S
+            )
+        except OutboundError as error:
+            return error.cause in ("connect", "timeout", "dns")
+        return got.status in (502, 504)
 
     def manners(self, url: str) -> Manners:
         """The gate of the URL's host."""

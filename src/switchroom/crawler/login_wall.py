@@ -14,6 +14,10 @@ _LOGIN_WORDS = re.compile(
     r"|iniciar sesi[oó]n|accedi|password|geslo|passwort|mot de passe)\b",
     re.IGNORECASE,
 )
+_LOGIN_STEMS = (
+    "log in", "login", "log on", "logon", "sign in", "signin", "sign on", "signon", "prijav", "anmeld", "einloggen",
+    "connexion", "connectez", "iniciar sesi", "accedi", "password", "geslo", "passwort", "mot de passe",
+)  # fmt: skip
 _ASKS = re.compile(
     r"(?:please|you (?:must|need to|have to)(?: first)?) (?:log|sign)[ -]?(?:in|on)"
     r"|(?:must|need to) be (?:logged|signed) in"
@@ -64,7 +68,11 @@ def suspect(asked: str, got: str, status: int, page: Page | None, *, cookie_clea
 
 def speaks_of_login(text: str) -> bool:
     """Whether a text is short and has a word of logins in it: not a wall by itself, but worth a second look."""
-    return len(text) <= 4 * _SHORT_CHARS and _LOGIN_WORDS.search(text) is not None
+    if len(text) > 4 * _SHORT_CHARS:
+        return False
+    small = text.lower()
+    # Plain searches first: the expression costs as much as reading the page.
+    return any(words in small for words in _LOGIN_STEMS) and _LOGIN_WORDS.search(text) is not None
 
 
 class SameBody:

@@ -27,7 +27,6 @@ LEASE_S = 5.0
 _BACK_OFF_S = 1.0
 _BACK_OFF_MAX_S = 60.0
 _POLL_S = 0.05
-_AWAY_AFTER = 3
 _AWAY_PAUSE_MAX_S = 10.0
 
 _FOLDER = resources.files("switchroom.crawler") / "lua"
@@ -54,9 +53,10 @@ class Manners:
         self._others = False
         self._next_start = 0.0
         self._strikes = 0
-        self._failures = 0
-        self._away_since = 0.0
-        self._ever = False
+        self._away_since: float | None = None
+        self._away_looks = 0
+        self.answered_before = False
+        """Whether the host has answered since this process began to crawl it."""
         self._met = asyncio.Event()
 
     @asynccontextmanager
@@ -118,30 +118,22 @@ class Manners:
         await self._store.run(_PUSH, [keys.crawl_host(self._host, "next")], [int(wait * 1000)])
         return wait
 
-    @property
-    def answered_before(self) -> bool:
-        """Whether the host has answered since this process began to crawl it."""
-        return self._ever
-
-    @property
-    def away_s(self) -> float:
-        """For how many seconds a host that used to answer has been away; 0 while only single pages fail."""
-        away = self._ever and self._failures > _AWAY_AFTER
-        return time.monotonic() - self._away_since if away else 0.0
-
-    def failed(self) -> None:
-        """The host gave no answer. From the third time in a row on it is left alone for a while, longer each time."""
+    def is_away(self) -> float:
+        """The host answers nobody: leave it alone for a while, longer each time. Returns for how many seconds it has
+        been away."""
         now = time.monotonic()
-        self._failures += 1
-        if self._failures == 1:
+        if self._away_since is None:
             self._away_since = now
-        if self._failures >= _AWAY_AFTER and self._next_start <= now:
-            self._next_start = now + min(0.25 * 2 ** min(self._failures - _AWAY_AFTER, 8), _AWAY_PAUSE_MAX_S)
+        if self._next_start <= now:
+            self._next_start = now + min(0.25 * 2**self._away_looks, _AWAY_PAUSE_MAX_S)
+            self._away_looks = min(self._away_looks + 1, 16)
+        return now - self._away_since
 
     def answered(self) -> None:
         """The host answers again."""
-        self._strikes = self._failures = 0
-        self._ever = True
+        self._strikes = self._away_looks = 0
+        self._away_since = None
+        self.answered_before = True
 
     def _wake(self) -> None:
         while self._waiters:

@@ -17,7 +17,12 @@ _LEFT_OUT = [
     "script", "style", "noscript", "template", "svg", "head", "nav", "footer", "aside", "iframe", "select", "textarea",
     "object", "canvas", "audio", "video", "noembed", "noframes", "xmp", "plaintext", "datalist",
 ]  # fmt: skip
-_TOKEN = re.compile(r'<!--.*?-->|<(/?)([a-zA-Z][^\s/>]*)((?:[^>"]|"[^"]*")*)>|([^<]+)', re.DOTALL)
+# A leaf (an element with nothing but text in it) is one token: most elements of a page are leaves.
+_TOKEN = re.compile(
+    r'<(a|t[dh]|p|li|h[1-6]|strong|b|em|i|code|span|dt|dd|figcaption)((?:\s[^>"]*(?:"[^"]*"[^>"]*)*)?)>([^<]*)</\1>'
+    r'|<!--.*?-->|<(/?)([a-zA-Z][^\s/>]*)((?:[^>"]|"[^"]*")*)>|([^<]+)',
+    re.DOTALL,
+)
 _ATTRIBUTE = re.compile(r'([a-z-]+)="([^"]*)"')
 _SPACE = re.compile(r"\s+")
 _BREAK = re.compile(r" *\n *")
@@ -108,17 +113,19 @@ def _convert(html: str, url: str, images: bool, around: re.Pattern[str] | None) 
     skipping = ""  # the tag whose subtree is left out, and how deep it is nested in itself
     depth = 0
     for token in _TOKEN.finditer(html):
-        closing, tag, attributes, text = token.groups()
+        leaf, named, inside, closing, tag, attributes, text = token.groups()
         frame = frames[-1]
+        if leaf is not None:
+            if skipping or (around is not None and named and around.search(named)):
+                left_out += len(inside)
+            else:
+                _leaf(frame, leaf, named, _words(inside, frame), url)
+            continue
         if text is not None:
             if skipping:
                 left_out += len(text)
-                continue
-            if "&" in text:
-                text = unescape(text)
-            if frame.kind != "pre" and ("\n" in text or "  " in text or "\t" in text or "\r" in text or "\xa0" in text):
-                text = _SPACE.sub(" ", text)
-            frame.line.append(text)
+            else:
+                frame.line.append(_words(text, frame))
             continue
         if tag is None:
             continue
@@ -160,6 +167,54 @@ def _convert(html: str, url: str, images: bool, around: re.Pattern[str] | None) 
     return "\n\n".join(top.blocks), left_out
 
 
+def _words(text: str, frame: _Frame) -> str:
+    """The text of a token: entities resolved, and outside of code its white space as single spaces."""
+    if "&" in text:
+        text = unescape(text)
+    if frame.kind != "pre" and ("\n" in text or "  " in text or "\t" in text or "\r" in text or "\xa0" in text):
+        text = _SPACE.sub(" ", text)
+    return text
+
+
+def _leaf(frame: _Frame, tag: str, attributes: str, text: str, url: str) -> None:
+    """An element that holds `text` alone; what `_open` and `_close` would make of it."""
+    kind = frame.kind
+    if kind == "pre" or tag == "span":
+        frame.line.append(text)
+        return
+    words = text.strip()
+    if tag == "a":
+        href = _href(attributes, url) if words else ""
+        before, after = " " * text[:1].isspace(), " " * text[-1:].isspace()
+        frame.line.append(f"{before}[{words}]({href}){after}" if href else text)
+    elif tag in _EMPHASIS:
+        sign = _EMPHASIS[tag] if words else ""
+        frame.line.append(f"{' ' * text[:1].isspace()}{sign}{words}{sign}{' ' * text[-1:].isspace()}")
+    elif tag in ("td", "th") and kind == "table":
+        if not frame.rows:
+            frame.rows.append([])
+        frame.rows[-1].append([words] if words else [])
+    elif kind == "h":
+        frame.line.append(f" {words} ")
+    else:
+        frame.flush()
+        if not words:
+            return
+        if tag == "li":
+            frame.count += 1
+            words = f"{frame.count}. {words}" if kind == "ol" else f"- {words}"
+        elif tag in _HEADINGS:
+            words = _HEADINGS[tag] + words
+        frame.blocks.append(words)
+
+
+def _href(attributes: str, url: str) -> str:
+    for name, value in _ATTRIBUTE.findall(attributes):
+        if name == "href":
+            return urls.resolve(url, unescape(value) if "&" in value else value) or ""
+    return ""
+
+
 _VOID = frozenset({
     "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr",
 })  # fmt: skip
@@ -178,8 +233,7 @@ def _open(frames: list[_Frame], tag: str, attributes: str, url: str) -> None:
         frame.flush()
     href = tag
     if kind == "a":
-        named = dict(_ATTRIBUTE.findall(attributes))
-        href = urls.resolve(url, unescape(named["href"])) or "" if "href" in named else ""
+        href = _href(attributes, url)
     frames.append(_Frame(kind, href))
 
 

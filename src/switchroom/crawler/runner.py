@@ -34,7 +34,6 @@ from switchroom.net import OutboundError
 log = logging.getLogger(__name__)
 
 TRIES = 3
-TRIES_AWAY = 6  # of a host that had answered before: it may come back
 PATIENCE_S = 600.0
 """How long a host that is away altogether is waited for, before its pages count as failed."""
 _AWAY = frozenset({"connect", "timeout", "dns", "status_502", "status_504"})
@@ -77,6 +76,7 @@ class Crawl:
         self._traps = Traps()
         self._admission = Admission(self._roots, self._traps)
         self._same_body = login_wall.SameBody()
+        self._resumed = False
         self._walls: dict[str, int] = {}
         self._last_wall: Waiting | None = None
         self._lost: Waiting | None = None
@@ -101,6 +101,7 @@ class Crawl:
                 if self._spec.mode == "fresh":
                     self._old = await patiently(lambda: known_urls(self._tools.store, self._spec.hosts))
                 await patiently(self._hear)
+                self._resumed = (await patiently(self._book.sizes))["done"] > 0
                 watcher = asyncio.create_task(self._watch(), name=f"crawl {self._job.id} watch")
                 # What may have changed is found out while pages are read; the others' list is there first.
                 first = self._spec.mode != "fresh" and not self._job.discovered
@@ -208,10 +209,10 @@ class Crawl:
             if reading.cause == "logout_link":
                 return self._skipped(work, reading.cause)
             if reading.cause:
-                return self._failed(work, reading.cause, reading.status)
+                return await self._unanswered(work, reading.cause, reading.status)
             return await self._good(work, reading)
         except OutboundError as error:
-            return self._failed(work, error.cause)
+            return await self._unanswered(work, error.cause)
         except SwitchroomError as error:
             if store_is_away(error):
                 return Step(returned=[url])
@@ -235,31 +236,27 @@ class Crawl:
         manners = self._hosts.manners(url)
         async with manners.turn():
             self._requests += 1
-            try:
-                reading = await self._reader.read(url, anonymous=anonymous, known=known, choice=choice)
-            except OutboundError as error:
-                if error.cause in _AWAY:
-                    manners.failed()
-                raise
+            reading = await self._reader.read(url, anonymous=anonymous, known=known, choice=choice)
         if reading.cause in ("status_429", "status_503"):
             wait_s = await manners.pushed_back(reading.retry_after)
             log.info("host asks for patience", extra={"host": URL(url).host, "wait_s": round(wait_s, 1)})
-        elif reading.cause in _AWAY:
-            manners.failed()
-        else:
+        elif reading.cause not in _AWAY:
             manners.answered()
         return reading
 
-    def _failed(self, work: Work, cause: str, status: int = 0) -> Step:
+    async def _unanswered(self, work: Work, cause: str, status: int = 0) -> Step:
+        """No page came: is it the page, or is the host gone that used to answer? Then it is waited for, for a while."""
+        manners = self._hosts.manners(work.url)
+        if cause not in _AWAY or not (manners.answered_before or self._resumed):
+            return self._failed(work, cause, status)
+        if not await self._hosts.is_away(work.url):
+            return self._failed(work, cause, status)
+        if manners.is_away() < PATIENCE_S:
+            return Step(returned=[work.url], counts={"retried": 1})
+        return self._failed(work, cause, status, tries=1)
+
+    def _failed(self, work: Work, cause: str, status: int = 0, *, tries: int = TRIES) -> Step:
         url = work.url
-        tries = TRIES
-        if cause in _AWAY:
-            manners = self._hosts.manners(url)
-            away_s = manners.away_s
-            if 0 < away_s < PATIENCE_S:
-                # The host is gone, not the page: the try does not count. It is left alone for a while meanwhile.
-                return Step(returned=[url], counts={"retried": 1})
-            tries = 1 if away_s else TRIES_AWAY if manners.answered_before else TRIES
         if cause in _AGAIN and work.tries + 1 < tries:
             return Step(released=[url], counts={"retried": 1})
         record = PageRecord(

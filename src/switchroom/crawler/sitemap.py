@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
 from io import BytesIO
 
@@ -37,10 +38,13 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 async def read_sitemaps(
-    client: GuardedClient, starts: list[str], cookies: CookieSource | None = None
+    client: GuardedClient,
+    starts: list[str],
+    cookies: CookieSource | None = None,
+    gate: Callable[[str], AbstractAsyncContextManager[None]] = lambda _: nullcontext(),
 ) -> AsyncIterator[Entry]:
     """The pages of `starts` and of the sitemaps that they name, each page once. What cannot be read is logged and
-    skipped."""
+    skipped. Each file is asked for inside `gate`."""
     waiting = [(address, 0) for address in starts]
     asked: set[str] = set()
     given: set[str] = set()
@@ -50,7 +54,8 @@ async def read_sitemaps(
             continue
         asked.add(address)
         try:
-            got = await client.fetch(address, cookies=cookies, max_bytes=MAX_BYTES, timeout_s=60)
+            async with gate(address):
+                got = await client.fetch(address, cookies=cookies, max_bytes=MAX_BYTES, timeout_s=60)
             if got.status != 200:
                 raise OutboundError("protocol", f"status {got.status}")
             nested, entries = parse_sitemap(got.body, got.url)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable
 
@@ -31,7 +30,7 @@ class _Kind:
 
     def __init__(self) -> None:
         self.read = 0
-        self.texts: set[bytes] = set()
+        self.texts: set[int] = set()
         self.nearest = 1_000_000
         self.deepest = 0
 
@@ -79,7 +78,7 @@ class Traps:
         kind.read += 1
         kind.nearest, kind.deepest = min(kind.nearest, depth), max(kind.deepest, depth)
         if len(kind.texts) < _REMEMBERED_TEXTS:
-            kind.texts.add(hashlib.blake2b(text.translate(_NO_DIGITS).encode(), digest_size=8).digest())
+            kind.texts.add(hash(text.translate(_NO_DIGITS)))
         if pattern in self._closed or not kind.alike:
             return
         chained = kind.deepest - kind.nearest >= CHAIN_LEVELS

@@ -71,6 +71,8 @@ def canonical(text: str) -> str | None:
 def resolve(base: str, link: str) -> str | None:
     """An `href` on the page `base` as a canonical URL; None where it leads nowhere that can be crawled."""
     link = link.strip()
+    if "\n" in link or "\t" in link or "\r" in link:  # browsers take them out (WHATWG URL, 4.4)
+        link = link.replace("\n", "").replace("\t", "").replace("\r", "")
     if not link or link[0] == "#" or link[:11].lower().startswith(_NO_PAGES):
         return None
     if link[0] == "/" and link[1:2] != "/":

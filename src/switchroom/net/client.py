@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 MAX_REDIRECTS = 10
 _CONNECT_TIMEOUT_S = 10.0
+_KEPT_LITERALS = 4096
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _ORIGIN_BOUND = (hdrs.AUTHORIZATION, hdrs.COOKIE, hdrs.PROXY_AUTHORIZATION)
 _BODY_BOUND = (hdrs.CONTENT_TYPE, hdrs.CONTENT_LENGTH, hdrs.CONTENT_ENCODING)
@@ -82,6 +83,7 @@ class GuardedClient:
         self._user_agent = user_agent
         self._limits = (connections, connections_per_host)
         self._session: aiohttp.ClientSession | None = None
+        self._literals: set[str] = set()  # permitted before; what is permitted does not change
 
     async def __aenter__(self) -> Self:
         return self
@@ -180,8 +182,10 @@ class GuardedClient:
     ) -> tuple[int, CIMultiDictProxy[str], bytes, URL | None]:
         assert url.host is not None
         # aiohttp asks no resolver about an address literal, so it is checked here; names are checked at connect.
-        if url.host[0].isdigit() or ":" in url.host:
+        if (url.host[0].isdigit() or ":" in url.host) and url.host not in self._literals:
             await self.guard.resolve(url.host, url.port or 0)
+            if len(self._literals) < _KEPT_LITERALS:
+                self._literals.add(url.host)
         send = headers.copy()
         if cookie:
             send[hdrs.COOKIE] = cookie
