@@ -82,6 +82,10 @@ class Desk:
         """A good page; call it together with `hand_in`, without waiting in between."""
         self._files.append(file)
 
+    def look(self) -> None:
+        """There may be more in the frontier now, or discovery is over."""
+        self._wake.set()
+
     def stop(self) -> None:
         """Hand nothing out any more."""
         self._stopping = True
@@ -99,7 +103,7 @@ class Desk:
                 elif held == 0 and self._all_found():
                     return
                 else:
-                    await asyncio.sleep(_IDLE_LOOK_S)
+                    await self._rest()
             await self.flush()
         finally:
             self._closed = True

@@ -136,7 +136,9 @@ class Crawl:
             step = Step(links=batch.links, counts=dict(batch.counts))
             await patiently(lambda batch=batch: self._shelf.lastmods(batch.lastmods))  # type: ignore[misc]
             await patiently(lambda step=step: self._book.step(step))  # type: ignore[misc]
+            self._desk.look()
         self._job = await patiently(lambda: job_store.update(self._tools.store, self._job.id, discovered=True))
+        self._desk.look()
 
     async def _serve(self, discovering: asyncio.Task[None]) -> None:
         await self._desk.run()
