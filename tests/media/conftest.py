@@ -36,12 +36,14 @@ class House(NamedTuple):
 
 
 def support_line() -> dict[str, Any]:
-    """The example canvas with a short greeting."""
+    """The example canvas with a short greeting and short last words."""
     canvas: dict[str, Any] = json.loads((EXAMPLES / "support-line.json").read_text())
     for node in canvas["nodes"]:
         inputs = node["data"].get("inputs") or {}
         if "agentGreeting" in inputs:
             inputs["agentGreeting"] = "Hello."
+        if "operator" in (inputs.get("directReplyMessage") or ""):
+            inputs["directReplyMessage"] = "One moment, please."
     return canvas
 
 
