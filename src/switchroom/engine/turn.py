@@ -183,7 +183,8 @@ class Turn:
                     step = self._step(frame, node, resume.pop(node.id, None))
                     running[asyncio.create_task(step, name=f"node {node.id}")] = node
                 if not running:
-                    if not jumps:
+                    if not jumps or stopped:
+                        # A branch that waits for a person has not ended: the Loop beside it goes back after it.
                         return Ended(waits, text, stopped)
                     # What ran beside the Loop has ended: nothing below its target runs twice at once.
                     loop, target = jumps.pop(0)
