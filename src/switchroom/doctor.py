@@ -97,6 +97,8 @@ def run_checks(data_dir: Path | None = None, ports: Sequence[int] = (), browser:
         partial(_packages, "extra local-voice", _VOICE, "pip install -c constraints.txt 'switchroom[local-voice]'"),
         _voice_models,
         _flite,
+        partial(_packages, "extra providers", "openai", "pip install -c constraints.txt 'switchroom[providers]'"),
+        partial(_packages, "extra mcp", "mcp.client.client", "pip install -c constraints.txt 'switchroom[mcp]'"),
         partial(_packages, "extra crawl", _CRAWL, _CRAWL_FIX),
         partial(_chromium, browser),
     ]
