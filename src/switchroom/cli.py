@@ -32,6 +32,7 @@ from switchroom.cli_http import (
 from switchroom.cli_jobs import jobs_app
 from switchroom.cli_keys import keys_app
 from switchroom.cli_knowledge import knowledge_app
+from switchroom.cli_simulate import simulate_command
 from switchroom.cli_sites import fresh_app, sites_app
 from switchroom.cli_webhooks import webhooks_app
 from switchroom.errors import SwitchroomError
@@ -69,6 +70,9 @@ app.command("crawl", epilog="Example: switchroom crawl https://example.com --dep
 app.command(
     "call", epilog="Example: switchroom call --flow support --task flowise-… --wav question.wav --record heard.wav"
 )(call_command)
+app.command("simulate", epilog="Example: switchroom simulate scenarios/*.yaml --flow support --junit report.xml")(
+    simulate_command
+)
 
 DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of everything durable.")]
 FlowOption = Annotated[str, typer.Option("--flow", help="The flow's ID.")]

@@ -15,7 +15,7 @@ from urllib.parse import quote, urljoin
 import aiohttp
 import av
 import numpy as np
-from aiortc import RTCSessionDescription
+from aiortc import RTCDataChannel, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from switchroom.errors import SwitchroomError, TimedOut, Unavailable
@@ -51,6 +51,7 @@ class Caller:
         self._on_event = on_event
         self._loopback = loopback
         self._peer = new_peer()
+        self._channel: RTCDataChannel | None = None
         self._mouth: Samples = NOTHING
         self._spoken = asyncio.Event()
         self._said: list[Samples] = []
@@ -79,7 +80,7 @@ class Caller:
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._peer.addTrack(PacedTrack(self._next_frame))
-        channel = self._peer.createDataChannel("events")
+        channel = self._channel = self._peer.createDataChannel("events")
         channel.on("message", self._on_message)
         self._peer.on("track", self._on_track)
         self._peer.on("connectionstatechange", self._on_state)
