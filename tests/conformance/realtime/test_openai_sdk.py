@@ -322,6 +322,18 @@ async def test_errors_name_the_event_and_the_field(sdk: Sdk) -> None:
     assert (done.response.status, done.response.status_details.reason) == ("cancelled", "client_cancelled")
 
 
+async def test_an_answer_that_nobody_heard_did_not_happen(sdk: Sdk) -> None:
+    content = [{"type": "input_text", "text": "I have a question about my invoice."}]
+    await sdk.connection.conversation.item.create(item={"type": "message", "role": "user", "content": content})
+    await sdk.connection.response.create()
+    await sdk.until("response.created")
+    await sdk.connection.response.cancel()
+    assert (await sdk.until("response.done")).response.status == "cancelled"
+    await sdk.connection.response.create(response={"output_modalities": ["text"]})
+    done = await sdk.until("response.done")
+    assert "order number" in done.response.output[0].content[0].text
+
+
 async def test_refusals_before_the_socket(house: ServedHouse) -> None:
     for key, model, status, code in (
         ("a-key-of-nobody-at-all", "support", 401, "invalid_api_key"),

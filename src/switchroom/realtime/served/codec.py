@@ -28,15 +28,20 @@ class Incoming:
         self._up = Interpolator(form.hz)
         self._odd = b""
 
-    def feed(self, audio: str) -> Samples:
-        """A piece in base64. Raises `WireError`."""
+    def pieces(self, audio: str) -> list[Samples]:
+        """A piece in base64, as samples at the wire's rate, at most a second each. Raises `WireError`."""
         try:
             raw = base64.b64decode(audio, validate=True)
         except (binascii.Error, ValueError):
             raise WireError("Invalid 'audio': expected base64.", code="invalid_value", param="audio") from None
         if len(raw) > MAX_APPEND:
             raise WireError(f"'audio' is longer than {MAX_APPEND} bytes.", code="invalid_value", param="audio")
-        return self._up.feed(self._samples(raw))
+        samples = self._samples(raw)
+        return [samples[at : at + self.form.hz] for at in range(0, samples.size, self.form.hz)]
+
+    def up(self, samples: Samples) -> Samples:
+        """A piece at 48 kHz. CPU work for more than a few frames."""
+        return self._up.feed(samples)
 
     def _samples(self, raw: bytes) -> Samples:
         if (law := _LAWS.get(self.form.type)) is not None:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from switchroom.engine.session import Session
 from switchroom.errors import SwitchroomError
 from switchroom.realtime.audio import Samples
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 
 _MIC_FRAMES = 250
 _IDLE_LOOK_S = 0.1
+_INLINE = 5
+"""Audio of up to a fifth of a second is resampled on the loop (a fifth of a millisecond), longer pieces in a thread."""
 
 
 class ServedEngine:
@@ -165,10 +169,7 @@ class ServedEngine:
                 self._update(event.get("session"))
             case "input_audio_buffer.append":
                 self._needs_events(kind)
-                samples = self._incoming.feed(text_of(event, "audio"))
-                if self._on_mic is not None:
-                    self._on_mic(samples)
-                await self._hearing.feed(samples)
+                await self._append(text_of(event, "audio"))
             case "input_audio_buffer.commit":
                 self._commit()
             case "input_audio_buffer.clear":
@@ -204,6 +205,14 @@ class ServedEngine:
             case _:
                 raise WireError(f"Invalid value: '{kind}'.", code="invalid_value", param="type")
 
+    async def _append(self, audio: str) -> None:
+        for piece in self._incoming.pieces(audio):
+            long = piece.size > self._incoming.form.hz // _INLINE
+            samples = await asyncio.to_thread(self._incoming.up, piece) if long else self._incoming.up(piece)
+            if self._on_mic is not None:
+                self._on_mic(samples)
+            await self._hearing.feed(samples)
+
     def _needs_events(self, kind: str) -> None:
         if not self._by_events:
             raise WireError(
@@ -232,8 +241,9 @@ class ServedEngine:
 
     def _hear_item(self, item: Item, part: dict[str, Any]) -> None:
         """A message that brings sound of its own."""
-        samples = Incoming(self._config.audio.input.format).feed(str(part.pop("audio")))
-        item.words = self._hearing.words_of(samples)
+        incoming = Incoming(self._config.audio.input.format)
+        pieces = incoming.pieces(str(part.pop("audio")))
+        item.words = self._hearing.words_of(lambda: np.concatenate([incoming.up(piece) for piece in pieces]))
 
     def _added(self, item: Item, before: str | None) -> None:
         for kind in ("conversation.item.added", "conversation.item.done"):

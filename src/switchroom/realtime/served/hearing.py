@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -203,11 +204,11 @@ class Hearing:
             return await utterance.ahead
         return await self._decode(utterance.audio)
 
-    def words_of(self, samples: Samples) -> asyncio.Future[str]:
-        """The words of a piece of sound (48 kHz) that is not in the buffer."""
+    def words_of(self, samples: Callable[[], Samples]) -> asyncio.Future[str]:
+        """The words of a piece of sound (48 kHz, made in a thread) that is not in the buffer."""
 
         async def decode() -> str:
-            lower = await asyncio.to_thread(Decimator(VAD_RATE).feed, samples)
+            lower = await asyncio.to_thread(lambda: Decimator(VAD_RATE).feed(samples()))
             return await self._decode(lower.astype(np.float32) / np.float32(32768.0))
 
         return asyncio.get_running_loop().create_task(decode(), name="item-words")

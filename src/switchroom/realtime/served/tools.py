@@ -106,7 +106,7 @@ class ServedResponder:
         functions = [] if config.tool_choice == "none" or ask.schema else config.tools
         by_model = self._has_model(ask.model)
         named = None if ask.schema else forced(config)
-        chosen = named or (None if by_model or not functions else _meant(ask, functions, config.tool_choice))
+        chosen = named or (None if by_model or not functions else meant(ask, functions, config.tool_choice))
         if chosen is not None:
             given = arguments(chosen, ask.question)
             output = await self._desk.call(chosen.name, given)
@@ -140,7 +140,7 @@ def forced(config: Config) -> Function | None:
     return None
 
 
-def _meant(ask: Ask, functions: Sequence[Function], choice: str | dict[str, Any]) -> Function | None:
+def meant(ask: Ask, functions: Sequence[Function], choice: str | dict[str, Any]) -> Function | None:
     """The function that the words mean, if they do not mean an intent of the Agent's more. `required`: the nearest."""
     if isinstance(awaited := ask.previous.get("awaiting"), dict) and awaited and choice != "required":
         return None  # the Agent has asked for a detail: these words are for it

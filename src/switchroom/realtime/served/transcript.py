@@ -10,7 +10,7 @@ from switchroom.realtime.served.items import Item
 from switchroom.realtime.voice import AgentSpeaking, CallerSpeaking, Emit, Said, TurnDone, VoiceEvent
 from switchroom.records.model import TurnTiming
 
-_TRUNCATE_S = 0.5
+_TRUNCATE_S = 3.0
 """A client that plays the sound itself says within this time how far it came; after it our own count stands."""
 
 
