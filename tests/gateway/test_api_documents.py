@@ -83,10 +83,10 @@ async def test_the_page_shows_the_document_and_tries_it(client: TestClient, tmp_
         page.on("request", lambda request: asked.append(request.url))
         page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
         await page.goto(f"{base}/docs")
-        await page.get_by_text("The process is up").click(timeout=15_000)
+        await page.get_by_text("The process is up").click(timeout=60_000)
         await page.get_by_role("button", name="Try it out").click()
         await page.get_by_role("button", name="Execute").click()
-        await page.locator(".live-responses-table").get_by_text('"status": "ok"').wait_for()
+        await page.locator(".live-responses-table").get_by_text('"status": "ok"').wait_for(timeout=60_000)
         await page.screenshot(path=tmp_path / "docs.png")
         await browser.close()
     assert all(url.startswith((base, "data:")) for url in asked), "nothing from elsewhere"

@@ -28,6 +28,7 @@ PUBLIC = {
     "/readyz",
     "/openapi.json",
     "/api/v1/chatflows-streaming/x",
+    "/api/v1/openai-realtime/compact/schema",
 }
 
 

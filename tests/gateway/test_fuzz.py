@@ -41,7 +41,7 @@ async def test_broken_canvases(client: TestClient, example: Path) -> None:
     canvas = json.loads(example.read_text())
     dice = random.Random(3)
     refused = 0
-    for number in range(150):
+    for number in range(80):
         broken = exchanged(canvas, dice)
         for path in ("/api/v1/openai-realtime/compact", "/api/v1/chatflows"):
             reply = await client.post(path, json={"flowData": broken, "id": "fuzz"})
@@ -53,7 +53,7 @@ async def test_broken_canvases(client: TestClient, example: Path) -> None:
         if reply.status == 200:
             answer = await client.post("/api/v1/prediction/fuzz", json={"question": "hello"})
             assert (await answer.json()).get("code") not in ("internal",), f"{number}: {await answer.text()}"
-    assert 0 < refused < 300, "some are refused, not all"
+    assert 0 < refused < 160, "some are refused, not all"
 
 
 BODIES: dict[str, Any] = {
