@@ -34,6 +34,7 @@ class Replay:
         self._steps: dict[str, Entry] = dict(self._before)
         self._spoken: dict[str, list[str]] = {}
         self._inside: dict[str, list[str]] = {}
+        self._parents: set[str] = set()
 
     def begin(self, positions: list[str]) -> None:
         self._positions = list(positions)
@@ -65,10 +66,12 @@ class Replay:
         self._steps[key] = entry
         self._spoken.pop(key, None)
         self._inside.pop(key, None)
-        if parent and entry.said:
-            self._inside.setdefault(parent, []).extend(entry.said)
+        if parent:
+            self._parents.add(parent)
+            if entry.said:
+                self._inside.setdefault(parent, []).extend(entry.said)
         # Its entry stands for all that was done inside.
-        for known in (self._steps, self._notes):
+        for known in (self._steps, self._notes) if key in self._parents else (self._notes,):
             for place in [one for one in known if one.startswith((key + "/", key + "#", key + ">"))]:
                 del known[place]
 

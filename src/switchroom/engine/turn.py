@@ -45,7 +45,7 @@ class Bounds(NamedTuple):
     `parallel` branches of one graph at a time."""
 
     deadline_s: float = 60.0
-    steps: int = 500
+    steps: int = 5_000
     nesting: int = 8
     output: int = 50_000
     parallel: int = 16
