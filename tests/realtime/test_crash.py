@@ -38,7 +38,7 @@ async def test_the_caller_comes_back_into_the_same_conversation(house: House) ->
             asked.set()
 
     first = asyncio.ensure_future(house.call(task_id, WAVS[:1], on_event=note, hang_up_after_s=60))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         await asked.wait()  # "Your order number?" was heard
     await asyncio.sleep(0.3)
     dying.cancel()  # as a crash does it: nothing is ended, finalised or handed back

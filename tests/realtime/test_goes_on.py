@@ -11,13 +11,14 @@ from switchroom.engine import FlowStore
 from switchroom.engine.events import TurnInput
 from switchroom.engine.session import Message, Session
 from switchroom.engine.voice_settings import VoiceSettings
-from switchroom.errors import BadInput
+from switchroom.errors import BadInput, Unavailable
 from switchroom.realtime.audio import FRAME, Samples
 from switchroom.realtime.hold import HoldLine, looped
 from switchroom.realtime.memory import CallMemory, Remembered
 from switchroom.realtime.playout import Playout
 from switchroom.realtime.prompt_cache import CachedVoice
 from switchroom.realtime.settings import MediaSettings
+from switchroom.realtime.spare_voice import SpareVoice
 from switchroom.realtime.talk_settings import TalkSettings
 from switchroom.realtime.voice import Kept
 from switchroom.store import Store
@@ -127,6 +128,20 @@ async def test_a_clause_is_rendered_once() -> None:
     await voice.say("One moment, please.")
     assert inner.said.count("One moment, please.") == 2
     await voice.close()
+
+
+class BrokenVoice(CountingVoice):
+    async def say(self, text: str) -> Samples:
+        raise Unavailable("the voice program does not stay up")
+
+
+async def test_a_broken_voice_has_a_spare() -> None:
+    spare = CountingVoice()
+    voice = SpareVoice(BrokenVoice(), spare)
+    assert (await voice.say("Hello there.")).size == 2 * FRAME
+    assert spare.said == ["Hello there."] and voice.spoken_by_spare == 1
+    with pytest.raises(Unavailable):
+        await SpareVoice(BrokenVoice(), BrokenVoice()).say("Hello.")
 
 
 # --- waiting for a line ----------------------------------------------------------------------------------------------

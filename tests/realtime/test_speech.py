@@ -20,6 +20,7 @@ from switchroom.realtime.client import load_audio
 from switchroom.realtime.ears import Ears, Heard, SpeechParts
 from switchroom.realtime.prompt_cache import CachedVoice
 from switchroom.realtime.settings import MediaSettings
+from switchroom.realtime.spare_voice import SpareVoice
 from switchroom.realtime.tts import FliteVoice, PiperVoice
 from switchroom.realtime.turns.hangover import Cue, Endpointer
 from switchroom.realtime.vad import VoiceDetector
@@ -32,8 +33,11 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 def piper(parts: SpeechParts) -> PiperVoice:
     """The program behind the cache."""
     assert isinstance(parts.voice, CachedVoice)
-    assert isinstance(parts.voice.inner, PiperVoice)
-    return parts.voice.inner
+    voice = parts.voice.inner
+    if isinstance(voice, SpareVoice):
+        voice = voice.first
+    assert isinstance(voice, PiperVoice)
+    return voice
 
 
 SENTENCES = [

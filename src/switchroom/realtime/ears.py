@@ -20,8 +20,9 @@ import numpy as np
 from switchroom.realtime.audio import Decimator, Samples
 from switchroom.realtime.prompt_cache import CachedVoice
 from switchroom.realtime.settings import MediaSettings
+from switchroom.realtime.spare_voice import SpareVoice
 from switchroom.realtime.stt import Recogniser
-from switchroom.realtime.tts import Voice, load_voice
+from switchroom.realtime.tts import FliteVoice, Voice, load_voice
 from switchroom.realtime.turns.hangover import WINDOW_MS, Cue, Endpointer
 from switchroom.realtime.vad import VAD_RATE, Floats, SileroModel, VoiceDetector
 from switchroom.realtime.whisper import WhisperRecogniser
@@ -68,7 +69,7 @@ class SpeechParts:
             else await Recogniser.load()
         )
         await recogniser.transcribe(np.zeros(VAD_RATE, dtype=np.float32))
-        voice = CachedVoice(await load_voice(timeout_s=settings.clause_timeout_s))
+        voice = CachedVoice(await _voice(settings.clause_timeout_s))
         voice.warm(settings.prompts)
         return cls(silero, recogniser, voice, ThreadPoolExecutor(settings.speech_threads, thread_name_prefix="speech"))
 
@@ -76,6 +77,17 @@ class SpeechParts:
         await self.voice.close()
         await asyncio.to_thread(self.recogniser.close)
         self.pool.shutdown(wait=False, cancel_futures=True)
+
+
+async def _voice(timeout_s: float) -> Voice:
+    """The best voice here, with Debian's small one behind it where both are."""
+    from switchroom.realtime import models
+
+    voice = await load_voice(timeout_s=timeout_s)
+    program = await asyncio.to_thread(models.flite_program)
+    if program is None or isinstance(voice, FliteVoice):
+        return voice
+    return SpareVoice(voice, await asyncio.to_thread(lambda: FliteVoice(program, timeout_s=timeout_s)))
 
 
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
