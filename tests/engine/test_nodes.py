@@ -177,6 +177,27 @@ async def test_a_tool_node_calls_a_tool_of_the_flow(flows: FlowStore) -> None:
     assert (events[-1].code, "`vat`" in events[-1].detail) == ("unknown_tool", True)
 
 
+async def test_a_web_search_by_ones_own_server(flows: FlowStore, out: GuardedClient) -> None:
+    async def search(request: web.Request) -> web.Response:
+        assert (request.query["format"], request.query["language"]) == ("json", "sl")
+        row = {"title": "Bled", "url": "http://bled.example", "content": f"About {request.query['q']}."}
+        return web.json_response({"results": [row]})
+
+    app = web.Application()
+    app.router.add_get("/search", search)
+    server = TestServer(app)
+    await server.start_server()
+    inputs = {
+        "toolAgentflowSelectedTool": "searXNG",
+        "toolAgentflowSelectedToolConfig": {"apiBase": str(server.make_url("/")), "language": "sl"},
+        "toolInputArgs": [{"inputArgName": "query", "inputArgValue": "{{ question }}"}],
+    }
+    canvas = draw({"s": START, "t": ("toolAgentflow", inputs)}, [("s", "t")])
+    events = await turn(Engine(flows, client=out), canvas, Session(session_id="s"), TurnInput(text="a lake & more"))
+    assert events[-1].text == "Bled\nhttp://bled.example\nAbout a lake & more."
+    await server.close()
+
+
 async def test_branches_run_at_once_and_merge_once(flows: FlowStore) -> None:
     canvas = draw(
         {

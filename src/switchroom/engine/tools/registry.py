@@ -16,6 +16,7 @@ from switchroom.engine.tools.builtin import BUILTIN
 from switchroom.engine.tools.flows import FLOW_TOOLS, flow_tool
 from switchroom.engine.tools.mcp import MCP, mcp_tools
 from switchroom.engine.tools.requests import METHODS, request_tool
+from switchroom.engine.tools.searxng import SEARXNG, searxng_tool
 from switchroom.errors import NotFound
 
 __all__ = ["MissingStore", "agent_tools", "call_tool", "search", "store_tool", "told", "tools_named"]
@@ -67,13 +68,15 @@ async def tools_named(step: Step, name: str, config: dict[str, Any]) -> list[Too
         return [request_tool(step, name, config)]
     if name in BUILTIN:
         return [BUILTIN[name](step, config)]
+    if name == SEARXNG:
+        return [searxng_tool(step, config)]
     if name == MCP:
         return await mcp_tools(step, config)
     if name in FLOW_TOOLS:
         return [await flow_tool(step, name, config)]
-    known = ", ".join(sorted({*BUILTIN, *METHODS, *FLOW_TOOLS, MCP, *step.tools}))
+    known = ", ".join(sorted({*BUILTIN, *METHODS, *FLOW_TOOLS, MCP, SEARXNG, *step.tools}))
     raise UnknownTool(
-        f"`{step.label}` uses the tool `{name}`, which this server does not have. It has: {known}. Define a tool of "
+        f"`{step.label}` uses the tool `{chosen}`, which this server does not have. It has: {known}. Define a tool of "
         "that name in the flow's settings (`tools`), or remove it."
     )
 
