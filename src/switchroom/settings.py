@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     """The only hosts, `*.suffixes` and networks that a `ccBaseUrl` may name; none: any that may be called."""
 
     embeddings: EmbeddingSettings | None = None
-    """The service that gives knowledge its vectors (`model`, `base_url`, `api_key`); without one words alone find it."""
+    """The service that gives knowledge its vectors (`model`, `base_url`, `api_key`); without one, words alone do."""
     providers: dict[str, ProviderSettings] = {}
     """Model services by name, as JSON in the environment or as tables in TOML; with none the embedded responder
     answers."""
