@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from switchroom.knowledge.chunks import MAX_CHARS, chunks_of, plain, sentences
-from switchroom.knowledge.words import detect, terms
+from switchroom.knowledge.languages import telling_words
+from switchroom.knowledge.words import detect, spoken_words, terms
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,18 @@ def test_the_language_of_a_text_is_known_by_its_small_words(language: str, text:
 )
 def test_forms_of_one_word_are_one_term(language: str, one: str, other: str) -> None:
     assert terms(one, language) == terms(other, language) != []
+
+
+@pytest.mark.parametrize(
+    ("question", "telling"),
+    [
+        ("How much is a cubic metre of water, please?", ["cubic", "metre", "water"]),
+        ("Is the bus to Bled a long one?", ["bus", "bled", "long", "one"]),
+        ("the who", ["the", "who"]),
+    ],
+)
+def test_a_question_is_asked_by_the_words_that_say_what_it_is_about(question: str, telling: list[str]) -> None:
+    assert telling_words(spoken_words(question), ["english"]) == telling
 
 
 def test_text_without_blanks_is_found_by_a_part_of_it() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from switchroom.errors import NotFound, SwitchroomError
 from switchroom.knowledge.answer import Wanted, coverage, snippet, weights_of
 from switchroom.knowledge.index import Index, Row
-from switchroom.knowledge.languages import is_small_word
+from switchroom.knowledge.languages import telling_words
 from switchroom.knowledge.library import MAX_NAME_CHARS, Library, Position, collection_id
 from switchroom.knowledge.vectors import Matrix, fused
 from switchroom.knowledge.words import detect, spoken_words, terms
@@ -142,9 +142,7 @@ class Knowledge:
 
     def _by_words(self, index: Index, query: str, looked_at: int) -> tuple[list[Row], list[float], Wanted]:
         languages = index.languages()
-        words = list(dict.fromkeys(spoken_words(query)))
-        own = detect(query)
-        telling = [word for word in words if not is_small_word(word, {*languages, own})] or words
+        telling = telling_words(spoken_words(query), {*languages, detect(query)})
         wanted: list[frozenset[str]] = []
         for word in telling[:_MAX_WORDS]:
             kinds = [frozenset(terms(word, language)) for language in languages]

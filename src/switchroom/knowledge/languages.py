@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 # Words that are frequent in one language and rare in its neighbours weigh most, so each list mixes both kinds.
 _SMALL_WORDS = {
@@ -63,6 +63,20 @@ def language_of(words: Iterable[str]) -> str:
         return ""
     name, best = points.most_common(1)[0]
     return name if best >= 20 * _LEAST else ""
+
+
+_AFTER_HOW = frozenset({"long", "much", "many", "often", "far", "soon", "late", "early"})
+
+
+def telling_words(words: Sequence[str], languages: Iterable[str]) -> list[str]:
+    """The words of a question that say what it is about, each once; all of them where none does."""
+    known = list(languages)
+    telling = [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if not is_small_word(word, known) and not (before == "how" and word in _AFTER_HOW)
+    ]
+    return list(dict.fromkeys(telling or words))
 
 
 def is_small_word(word: str, languages: Iterable[str]) -> bool:
