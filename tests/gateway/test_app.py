@@ -47,7 +47,8 @@ async def test_every_route_but_health_asks_for_a_key(guarded: TestClient) -> Non
         assert route.resource is not None
         path = re.sub(r"{[^}]+}", "x", route.resource.canonical)
         reply = await guarded.request(route.method, path, json={})
-        if path in ("/ws", "/docs/x", "/softphone/x"):  # has a secret of its own (see test_notify); a file that is not there
+        # Has a secret of its own (see test_notify); files that are not there.
+        if path in ("/ws", "/docs/x", "/softphone/x"):
             continue
         if path in PUBLIC:
             assert reply.status == 200, path
