@@ -369,3 +369,22 @@ async def test_a_structured_answer_has_what_was_said_and_nothing_else() -> None:
         "note": said,
     }
     assert (await answered("ana@example.com, yes"))["email"] == "ana@example.com"
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ("My name is Ana Novak and my number is four one seven", "I noted Ana Novak, 4 1 7."),
+        ("It's Friday", "I heard: It's Friday"),
+        ("It is 4172, please", "I noted 4 1 7 2."),
+    ],
+)
+async def test_names_and_digits_are_read_back(said: str, text: str) -> None:
+    from switchroom.engine.embedded import Embedded
+    from switchroom.engine.responder import Answer, Ask
+
+    ask = Ask(
+        question=said, prompts=[], history=[], intents=[], fallback="", schema=[], previous={}, lookup=lambda path: None
+    )
+    found = [piece async for piece in Embedded().answer(ask) if isinstance(piece, Answer)]
+    assert found[0].output["content"] == text

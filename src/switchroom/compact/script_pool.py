@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import queue
 import select
@@ -23,6 +24,8 @@ from typing import Any
 import msgspec
 
 __all__ = ["Job", "pool"]
+
+log = logging.getLogger(__name__)
 
 _WORKERS = 4
 _PROGRAM = Path(__file__).with_name("script_worker.py")
@@ -50,18 +53,29 @@ class _Worker(threading.Thread):
         self.process: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
-        self._start_process()
+        with contextlib.suppress(OSError):  # tried again, and told, with the first job
+            self._start_process()
         while True:
             self.idle = True
             job = self._jobs.get()
             self.idle = False
-            if job.dropped:
-                continue
-            answer, process = self._answer(job)
+            if not job.dropped:
+                self._do(job)
+
+    def _do(self, job: Job) -> None:
+        """The job; a process that it spoiled is replaced once it has its answer."""
+        try:
+            process = self.process
+            if process is None or process.poll() is not None:
+                process = self._start_process()
+            answer = self._answer(process, job)
             job.done(answer)
             if answer is None or "died" in answer:
                 self._end(process)
                 self._start_process()
+        except OSError as error:
+            log.warning("no process for a script could be started", extra={"cause": str(error)})
+            job.done({"failed": "No process for it could be started."})
 
     def _start_process(self) -> subprocess.Popen[bytes]:
         self.process = process = subprocess.Popen(
@@ -78,15 +92,12 @@ class _Worker(threading.Thread):
         )
         return process
 
-    def _answer(self, job: Job) -> tuple[dict[str, str] | None, subprocess.Popen[bytes]]:
-        process = self.process
-        if process is None or process.poll() is not None:
-            process = self._start_process()
+    def _answer(self, process: subprocess.Popen[bytes], job: Job) -> dict[str, str] | None:
         answer = self._exchange(process, _frame(job.request), job.wall_s)
         if answer is None:
-            return ({"died": ""} if process.poll() is not None else None), process
+            return {"died": ""} if process.poll() is not None else None
         decoded: dict[str, str] = msgspec.json.decode(answer)
-        return decoded, process
+        return decoded
 
     def _exchange(self, process: subprocess.Popen[bytes], frame: bytes, wall_s: float) -> bytes | None:
         """None where the answer did not come in time, or the process broke."""

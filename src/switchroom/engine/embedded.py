@@ -22,6 +22,11 @@ __all__ = ["Embedded", "clauses"]
 _CLAUSE = re.compile(r"[.!?;:,]+[\"'”’)]*\s+")
 _QUOTED = re.compile(r"[\"“]([^\"“”\n]{8,300})[\"”]")
 _SURE = 0.8
+_DAYS = frozenset(
+    """monday tuesday wednesday thursday friday saturday sunday january february march april may june july august
+    september october november december""".split()  # noqa: SIM905
+)
+"""`It's Friday` is no name."""
 _SPEAKS_OF = 0.5
 
 
@@ -136,7 +141,9 @@ def _from_prompts(ask: Ask) -> str:
     """A reply of what is there: a sentence that the instructions quote, and digits read back; else what was heard."""
     quoted = [found[1] for prompt in ask.prompts for found in _QUOTED.finditer(prompt.content)]
     digits = digits_in(ask.question)
-    noted = f"I noted {', '.join(spell(run) for run in digits)}. " if digits else ""
+    name = find_slot("name", ask.question)
+    said = [*([name] if name and name.casefold() not in _DAYS else []), *(spell(run) for run in digits)]
+    noted = f"I noted {', '.join(said)}. " if said else ""
     if quoted:
         near = best(ask.question, [[text] for text in quoted])
         return noted + quoted[near.candidate if near else 0]
