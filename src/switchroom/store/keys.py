@@ -336,7 +336,7 @@ def call_leg(call_id: str) -> str:
 
 
 def call_memory(flow_id: str, task_id: str) -> str:
-    """Hash that expires: a live call's conversation (`v`, JSON) and the fencing token of the hold that wrote it (`t`)."""
+    """Hash that expires: a live call's conversation (`v`, JSON) and the fencing token of its writer's hold (`t`)."""
     return f"sr:{{{flow_id}}}:talk:{task_id}"
 
 
