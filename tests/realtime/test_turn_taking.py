@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -207,20 +208,24 @@ async def test_push_to_talk_needs_no_strategy() -> None:
 
 
 async def test_a_filler_covers_a_slow_flow_and_is_no_part_of_the_answer() -> None:
+    found = asyncio.Event()
+
     async def script(given: TurnInput) -> AsyncIterator[str | float | TurnEnded]:
         if given.kind == "start":
             yield "Welcome."
             return
-        yield 0.6
+        await found.wait()
         yield "It is on its way."
 
     settings = QUICK.model_copy(update={"filler_texts": ("One moment.", "Still looking.")})
     async with Talk(script, settings).running() as talk:
         await talk.turn_over(1)
         talk.caller("Where is my parcel?")
+        await talk.agent_speaks("Still looking")
+        found.set()
         await talk.turn_over(2)
         said = talk.texts("agent")
-        assert said[0] == "Welcome." and said[1] == "One moment." and said[-1] == "It is on its way."
+        assert said[:3] == ["Welcome.", "One moment.", "Still looking."] and said[-1] == "It is on its way."
         assert [one.text for one in talk.session.messages][-2:] == ["Where is my parcel?", "It is on its way."]
 
 

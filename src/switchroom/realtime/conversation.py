@@ -437,6 +437,8 @@ class Conversation(Speaker):
     def _ripen(self) -> bool:
         """The caller's turn is whole because no more came."""
         now = time.monotonic()
+        if not self._inbox.empty():
+            return True  # more has come in this very moment
         if self._keypad.due is not None and now >= self._keypad.due:
             self._typed(self._keypad.take())
         elif self._words is not None and self._keypad.due is None and not self._hearing and now >= self._words.due:
