@@ -159,6 +159,18 @@ async def test_pages_that_are_gone_go_after_the_grace(desk: Desk, data_dir: Path
     assert desk.site.asked["/old"] == 0
 
 
+async def test_old_runs_go_with_their_jobs(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("switchroom.sidecar.freshness.MAX_RUNS", 1)
+    crawled = await desk.crawl()
+    first, second = await desk.fresh(), await desk.fresh()
+    runs = (await (await desk.sidecar.get("/crawl/fresh/runs")).json())["runs"]
+    assert [run["id"] for run in runs] == [second["id"]]
+    assert (await desk.sidecar.get(f"/crawl/fresh/runs/{first['id']}")).status == 404
+    jobs = (await (await desk.sidecar.get("/crawl/jobs")).json())["jobs"]
+    assert [job["id"] for job in jobs] == [second["sites"][desk.site.host]["job"], crawled["id"]]
+    assert [job["mode"] for job in jobs] == ["fresh", "crawl"]
+
+
 async def test_a_page_that_moves_is_known_under_its_new_address(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("switchroom.crawler.plan.SAMPLE_SHARE", 0.0)
     await desk.crawl()

@@ -33,7 +33,7 @@ _BEAT = _script("beat")
 _LEAVE = _script("leave")
 _RETRY_WALLED = _script("retry_walled")
 
-_PARTS = ("queue", "taken", "walled", "seen", "pages", "stats", "events", "tries", "finals", "runners", "closed", "job",
+PARTS = ("queue", "taken", "walled", "seen", "pages", "stats", "events", "tries", "finals", "runners", "closed", "job",
           "discover")  # fmt: skip
 
 _encode = msgspec.json.encode
@@ -109,7 +109,7 @@ class Frontier:
         self._max_pages = max_pages
         # Room for what is found but will not be read, so that a status can say so; a bound all the same.
         self._cap = 10 * max_pages + 10_000
-        self._keys = [keys.crawl(job_id, part) for part in _PARTS]
+        self._keys = [keys.crawl(job_id, part) for part in PARTS]
 
     async def step(self, step: Step, take: int = 0, *, holding: list[str] | None = None) -> Took:
         """Finish, release, wall, add, count and tell in one script; takes up to `take` URLs.

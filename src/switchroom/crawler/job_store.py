@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from switchroom.crawler.frontier import MAX_EVENTS
+from switchroom.crawler.frontier import MAX_EVENTS, PARTS
 from switchroom.crawler.job import FINAL, Job, JobEvent, JobSpec, JobState, Waiting, next_state
 from switchroom.errors import NotFound
 from switchroom.store import Script, Store, keys
@@ -34,6 +34,12 @@ async def create_job(store: Store, spec: JobSpec) -> Job:
     await _save(store, job, 0, {"event": "state", "state": str(job.state)})
     await store.call("ZADD", keys.crawl_jobs(), job.created_ms, job.id)
     return job
+
+
+async def delete_job(store: Store, job_id: str) -> None:
+    """Remove a job that is over, with its record of pages; what it kept of sites stays."""
+    await store.call("ZREM", keys.crawl_jobs(), job_id)
+    await store.call("DEL", *(keys.crawl(job_id, part) for part in (*PARTS, "lastmods", "changes")))
 
 
 def decode_job(raw: bytes) -> Job:

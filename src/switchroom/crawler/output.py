@@ -9,8 +9,9 @@ import hashlib
 import itertools
 import os
 import re
+import shutil
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -71,6 +72,12 @@ class Output:
     def write(self, host: str, relative: str, text: str) -> None:
         """Write another file of a domain's folder."""
         _write(f"{self.folder(host)}/{relative}", text.encode("utf-8", "replace"))
+
+    def prune_changes(self, host: str, before: date) -> None:
+        """Remove the differences of the days before `before`."""
+        for folder in (self.folder(host) / "changes").glob("????-??-??"):
+            if folder.name < before.isoformat():
+                shutil.rmtree(folder, ignore_errors=True)
 
     def has(self, host: str, relative: str) -> bool:
         """Whether a file of a domain's folder is there."""

@@ -9,6 +9,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 from switchroom.crawler import sites, urls
 from switchroom.crawler.discover import BATCH, Batch, discover, listed
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 DAY_MS = 86_400_000
 SAMPLE_SHARE = 0.05
 SAMPLE_MOST = 100
+KEEP_DIFFS = timedelta(days=120)
 _LOOK_S = 0.2
 
 
@@ -123,6 +125,7 @@ async def _take_out(tools: Tools, shelf: Shelf, host: str, pages: dict[str, Page
         )
     for page in over:
         del pages[page.url]
+    await asyncio.to_thread(tools.output.prune_changes, host, (datetime.now(UTC) - KEEP_DIFFS).date())
 
 
 class Judge:

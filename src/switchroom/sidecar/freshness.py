@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -134,11 +135,17 @@ class Freshness:
         )
         await self._store.call("SET", keys.crawl_fresh_run(run.id), msgspec.json.encode(run))
         await self._store.call("ZADD", keys.crawl_fresh_runs(), run.started_ms, run.id)
-        for old in await self._store.call("ZRANGE", keys.crawl_fresh_runs(), 0, -MAX_RUNS - 1):
-            await self._store.call("DEL", keys.crawl_fresh_run(old.decode()))
-            await self._store.call("ZREM", keys.crawl_fresh_runs(), old)
+        await self._forget_old()
         log.info("always fresh begins", extra={"run_id": run.id, "sites": len(jobs), "skipped": len(skipped)})
         return run
+
+    async def _forget_old(self) -> None:
+        for name in await self._store.call("ZRANGE", keys.crawl_fresh_runs(), 0, -MAX_RUNS - 1):
+            with contextlib.suppress(NotFound):  # a process died in the middle of this
+                for job_id in (await self.load(name.decode())).jobs.values():
+                    await job_store.delete_job(self._store, job_id)
+            await self._store.call("DEL", keys.crawl_fresh_run(name.decode()))
+            await self._store.call("ZREM", keys.crawl_fresh_runs(), name)
 
     async def adopt(self) -> dict[str, str]:
         """Make sites of folders with a sitemap; returns the job that reads the pages of each."""

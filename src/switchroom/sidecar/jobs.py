@@ -174,6 +174,8 @@ async def describe(tools: Tools, job: Job) -> dict[str, Any]:
         "note": job.note,
         "urls": list(job.spec.starts),
         "hosts": list(job.spec.hosts),
+        "mode": job.spec.mode,
+        "collection": job.spec.collection or None,
         "depth": job.spec.depth,
         "maxPages": job.spec.max_pages,
         "render": job.spec.render,
