@@ -23,9 +23,10 @@ from switchroom.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-_GATHER_S = 0.02
-"""How long results are gathered while workers are busy; a kill -9 costs the pages of so much time."""
-_IDLE_LOOK_S = 0.25
+_GATHER_S = 0.25
+"""How long results are gathered at most while workers have something to read; a kill -9 costs the pages of so much
+time. A batch costs the same for one page as for twenty: on a slow machine small ones would be most of the cost."""
+_AWAY_LOOK_S = 0.25
 
 
 class Work(NamedTuple):
@@ -52,6 +53,8 @@ class Desk:
         self._flushing = asyncio.Lock()
         self._wake = asyncio.Event()
         self._handing: deque[asyncio.Future[None]] = deque()
+        self._dry = False  # the frontier had less than was asked for
+        self._looked = False
         self._stopping = False
         self._closed = False
 
@@ -84,6 +87,7 @@ class Desk:
 
     def look(self) -> None:
         """There may be more in the frontier now, or discovery is over."""
+        self._looked = True
         self._wake.set()
 
     def stop(self) -> None:
@@ -97,13 +101,10 @@ class Desk:
         try:
             while not (self._stopping and not self._busy):
                 self._wake.clear()
-                held = await self.flush(0 if self._stopping else 2 * self._tools.workers)
-                if self._ready or self._busy:
-                    await self._rest()
-                elif held == 0 and self._all_found():
+                held = await self.flush(0 if self._stopping else 3 * self._tools.workers)
+                if held == 0 and not self._ready and not self._busy and self._all_found():
                     return
-                else:
-                    await self._rest()
+                await self._rest()
             await self.flush()
         finally:
             self._closed = True
@@ -130,7 +131,8 @@ class Desk:
                 except Unavailable as error:
                     log.warning("crawl waits for the store", extra={"job_id": self._book.job_id, "code": error.code})
                     sure = [*self._busy, *(work.url for work in self._ready)]
-                    await asyncio.sleep(_IDLE_LOOK_S)
+                    await asyncio.sleep(_AWAY_LOOK_S)
+            self._dry = len(took.urls) < take
             if took.urls:
                 before = await patiently(lambda: self._before([taken.url for taken in took.urls]))
                 self._ready += [Work(*taken, before.get(taken.url)) for taken in took.urls]
@@ -147,14 +149,24 @@ class Desk:
         return found
 
     async def _rest(self) -> None:
-        """Until a worker needs something, then a moment more for the others."""
+        """Until there is reason for a batch: workers run out of URLs, results came together, or time has passed."""
         try:
-            async with asyncio.timeout(_IDLE_LOOK_S):
-                await self._wake.wait()
+            async with asyncio.timeout(_GATHER_S):
+                while not self._is_due():
+                    self._wake.clear()
+                    await self._wake.wait()
         except TimeoutError:
             return
-        if len(self._busy) >= self._tools.workers // 2:
-            await asyncio.sleep(_GATHER_S)
+
+    def _is_due(self) -> bool:
+        if self._stopping or self._looked:
+            self._looked = False
+            return True
+        step = self._results
+        results = len(step.done) + len(step.released) + len(step.returned) + len(step.walled)
+        hungry = len(self._ready) < self._tools.workers // 2
+        # A dry frontier has more only once results brought some.
+        return (hungry and (results > 0 or not self._dry)) or results >= 2 * self._tools.workers
 
     def _let_go(self) -> None:
         over = self._closed or self._stopping
