@@ -63,7 +63,7 @@ async def house(
 ) -> AsyncIterator[ServedHouse]:
     store = await Store.connect(server_url)
     await store.call("FLUSHALL")
-    settings = MediaSettings(media_loopback=True, drain_s=1.0, max_loop_lag_ms=60_000)
+    settings = MediaSettings(media_loopback=True, drain_s=1.0, max_loop_lag_ms=60_000, clause_timeout_s=60)
     parts = await SpeechParts.load(settings)
     try:
         folder = tmp_path_factory.mktemp("served")

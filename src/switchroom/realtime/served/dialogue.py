@@ -67,7 +67,8 @@ class Dialogue:
         self._session = session
         self._transcript = transcript
         self._by_events = by_events
-        self._conversation = conversation
+        self.conversation = conversation
+        """Its ID."""
         self.free = asyncio.Event()
         """No response of the conversation is active."""
         self.free.set()
@@ -108,7 +109,7 @@ class Dialogue:
         given = asked.get("input")
         own = [self._item_of(one, at) for at, one in enumerate(given)] if isinstance(given, list) else None
         items = None if aside else self.items
-        response = Response(self._tell, items, config, asked, self._conversation, audio=self._by_events)
+        response = Response(self._tell, items, config, asked, self.conversation, audio=self._by_events)
         if not aside:
             self._active = response
             self.free.clear()

@@ -113,6 +113,8 @@ class ServedEngine:
         self.dialogue.playout = playout
         self._transcript.start(emit)
         self._clients.tell({"type": "session.created", "session": self._wire})
+        conversation = {"id": self.dialogue.conversation, "object": "realtime.conversation"}
+        self._clients.tell({"type": "conversation.created", "conversation": conversation})
         work = [self._serve(), self._until_finished(), self._watch_idle()]
         if not self._by_events:
             work.append(self._hear_line())

@@ -19,6 +19,7 @@ from switchroom.realtime.ears import SpeechParts
 from switchroom.realtime.served.config import TurnDetection
 from switchroom.realtime.served.protocol import new_id
 from switchroom.realtime.turns.hangover import WINDOW_MS, Cue, Endpointer
+from switchroom.realtime.turns.transcript import hangs
 from switchroom.realtime.vad import VAD_RATE, WINDOW, Floats, VoiceDetector
 
 MIN_COMMIT_MS = 100
@@ -27,8 +28,10 @@ _MAX_BUFFER_S = 15 * 60
 _PIECE_S = 25
 _MIN_VOICED = 5
 """Fewer voiced windows (160 ms) are no word: the recogniser, asked, would make one up."""
-_HANGOVER_MS = {"low": 1600, "medium": 800, "auto": 640, "high": 400}
-"""Semantic turn detection: how long a caller may pause, by the eagerness to answer."""
+_HANGOVER_MS = {"low": 640, "medium": 448, "auto": 448, "high": 320}
+"""Semantic turn detection: the silence after which it is asked whether the words are complete, by eagerness."""
+_PATIENCE_MS = {"low": 4000, "medium": 2000, "auto": 2000, "high": 1000}
+"""How much longer words that hang in the air may wait for their end."""
 
 
 class Utterance:
@@ -80,6 +83,8 @@ class Hearing:
         self._item_id = ""
         self._started_at = 0.0
         self._ahead: asyncio.Task[str] | None = None
+        self._held_until_ms = 0
+        """Words hang in the air: until this place they may go on as the same utterance; 0 where none do."""
         self._detection: TurnDetection | None = None
         self._endpointer = Endpointer()
         self.detect(detection)
@@ -91,7 +96,7 @@ class Hearing:
 
     @property
     def speaking(self) -> bool:
-        return self._detection is not None and self._endpointer.speaking
+        return self._detection is not None and (self._endpointer.speaking or self._held_until_ms > 0)
 
     @property
     def buffered_ms(self) -> int:
@@ -119,6 +124,7 @@ class Hearing:
         self._voiced = 0
         self._item_id = ""
         self._endpointer.speaking = False
+        self._held_until_ms = 0
         self._drop_ahead()
 
     async def feed(self, samples: Samples) -> None:
@@ -133,13 +139,22 @@ class Hearing:
                 if len(self._windows) * WINDOW_MS > _MAX_BUFFER_S * 1000:
                     self._windows.pop(0)
             else:
-                self._window(window, probability)
+                await self._window(window, probability)
 
     def _detect(self, samples: Samples) -> list[tuple[Floats, float]]:
         return self._detector.feed(self._decimator.feed(samples))
 
-    def _window(self, window: Floats, probability: float) -> None:
+    async def _window(self, window: Floats, probability: float) -> None:
         cue = self._endpointer.step(probability)
+        if self._held_until_ms:
+            self._windows.append(window)
+            if cue is Cue.STARTED:  # the sentence goes on
+                self._held_until_ms = 0
+                self._voiced += self._endpointer.onset_windows
+                self._drop_ahead()
+            elif self.now_ms >= self._held_until_ms:
+                self._stop()
+            return
         if cue is Cue.STARTED:
             onset = self._endpointer.onset_windows
             self._windows = [*self._preroll, window]
@@ -159,11 +174,25 @@ class Hearing:
             self._ahead = asyncio.get_running_loop().create_task(self._decode(np.concatenate(self._windows)))
         elif cue is Cue.RESUMED:
             self._drop_ahead()
+        elif cue is Cue.ENDED and await self._hangs():
+            assert self._detection is not None
+            self._held_until_ms = self.now_ms + _PATIENCE_MS[self._detection.eagerness]
         elif cue is Cue.ENDED or len(self._windows) * WINDOW_MS > _MAX_UTTERANCE_S * 1000:
-            self._endpointer.speaking = False
-            self._hearer.speech_stopped(self._item_id, self.now_ms)
-            silence_s = self._endpointer.hangover_windows * WINDOW_MS / 1000 if cue is Cue.ENDED else 0.0
-            self._hearer.uttered(self._take(silence_s))
+            self._stop()
+
+    async def _hangs(self) -> bool:
+        """Whether more must follow what was said, where the session listens to that."""
+        if self._detection is None or self._detection.type != "semantic_vad" or self._ahead is None:
+            return False
+        return hangs(await self._ahead)
+
+    def _stop(self) -> None:
+        """The utterance is over."""
+        silence_s = 0.0 if self._endpointer.speaking else self._endpointer.hangover_windows * WINDOW_MS / 1000
+        self._endpointer.speaking = False
+        self._held_until_ms = 0
+        self._hearer.speech_stopped(self._item_id, self.now_ms)
+        self._hearer.uttered(self._take(silence_s))
 
     def commit(self) -> Utterance | None:
         """What is in the buffer, by the client's wish; None when it is too little."""
@@ -175,6 +204,7 @@ class Hearing:
             self._voiced = _MIN_VOICED  # the client says that there is something
             self._started_at = time.monotonic() - self.buffered_ms / 1000
         self._endpointer.speaking = False
+        self._held_until_ms = 0
         return self._take(0.0)
 
     def _take(self, silence_s: float) -> Utterance:

@@ -46,6 +46,7 @@ class Response:
 
     def begin(self) -> None:
         self._tell({"type": "response.created", "response": self._wire("in_progress", None, None)})
+        self._tell({"type": "rate_limits.updated", "rate_limits": []})  # there are none
 
     def finish(
         self, status: str = "completed", *, reason: str | None = None, error: dict[str, Any] | None = None

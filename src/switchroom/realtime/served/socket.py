@@ -25,7 +25,8 @@ _MIC_FRAMES = 3_000
 _RESYNC_S = 0.2
 _LAST_EVENTS_S = 2.0
 _TRY_AGAIN = 1013
-_GOING_AWAY = 1001
+_CODES = {"timeout": 1001, "handed_back": 1001, "failed": 1011}
+"""Of the close, by why the call ended: going away, internal error; else normal."""
 
 
 class SocketClient:
@@ -111,7 +112,7 @@ class SocketLeg(SocketClient):
         """Ours are not of this protocol; of them the client learns how it ended, by the close."""
         if event.get("type") == "ended":
             self._reason = str(event.get("detail") or event.get("reason") or "")
-            self._code = _GOING_AWAY if event.get("reason") in ("timeout", "handed_back") else 1000
+            self._code = _CODES.get(str(event.get("reason")), 1000)
 
     def take_mic(self, samples: Samples) -> None:
         """The caller's sound as it came in events, 48 kHz."""
