@@ -270,7 +270,10 @@ class Turns:
         try:
             await turn.begun()
         except asyncio.CancelledError:
-            turn.task.cancel()
+            if flow.settings.chat.on_disconnect == "detach":
+                turn._detach()
+            else:
+                turn.task.cancel()
             raise
         place = (flow.id, session_id)
         self._running[place] = turn
