@@ -1,6 +1,7 @@
 """A softphone at `/softphone`: a page of ours that calls a flow over WebRTC, with no asset from elsewhere.
 
-`/softphone?flow=ID` makes a new call of the flow and joins it; with `&task=ID` it joins that call. A reload comes back
+`/softphone?flow=ID` makes a new call of the flow and joins it; with `&task=ID` it joins that call, and
+`&token=TOKEN` opens it for somebody without an API key (`POST …/calls/token`). A reload comes back
 into the call. The page itself is public: what it asks of the API carries the key that its user types in.
 """
 

@@ -30,11 +30,12 @@ export class Call extends EventTarget {
   #live = false;
   #lostAt = 0;
 
-  constructor(base, flow, task, key, microphone) {
+  constructor(base, flow, task, key, microphone, iceServers) {
     super();
     this.url = `${base}/api/v1/openai-realtime/${encodeURIComponent(flow)}/calls?taskId=${encodeURIComponent(task)}`;
     this.key = key;
     this.microphone = microphone;
+    this.iceServers = iceServers;
   }
 
   async start() {
@@ -58,7 +59,7 @@ export class Call extends EventTarget {
   }
 
   async #dial() {
-    const peer = new RTCPeerConnection();
+    const peer = new RTCPeerConnection({ iceServers: this.iceServers });
     const leg = { peer, location: "", seen: performance.now(), timer: 0, up: false };
     try {
       for (const track of this.microphone.getTracks()) peer.addTrack(track, this.microphone);

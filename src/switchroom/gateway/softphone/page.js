@@ -1,6 +1,6 @@
 // The page around a call: the form, the buttons, the meters, the transcript.
 
-import { Call, ask } from "./call.js";
+import { Call, Refused, ask } from "./call.js";
 import { Meter } from "./meter.js";
 
 const STATES = {
@@ -30,7 +30,7 @@ let began = 0;
 $("flow").value = query.get("flow") ?? "";
 $("task").value = query.get("task") ?? "";
 $("caller").value = query.get("caller") ?? "";
-$("key").value = sessionStorage.getItem("softphone-key") ?? "";
+$("key").value = query.get("token") ?? sessionStorage.getItem("softphone-key") ?? "";
 
 for (const key of KEYS) {
   const button = document.createElement("button");
@@ -88,7 +88,7 @@ async function begin() {
     history.replaceState(null, "", `?${new URLSearchParams({ flow, task })}`); // a reload comes back into this call
     lines.clear();
     $("transcript").replaceChildren();
-    mine = new Call(base, flow, task, key, microphone);
+    mine = new Call(base, flow, task, key, microphone, await iceServers(flow, task, key));
     call = mine;
     mine.addEventListener("state", ({ detail }) => changed(detail));
     mine.addEventListener("event", ({ detail }) => detail.type === "transcript" && write(detail));
@@ -103,6 +103,21 @@ async function begin() {
   $("dial").hidden = true;
   $("controls").hidden = false;
   $("hangup").focus();
+}
+
+// The server's STUN and TURN servers. Who came with a token for one call may not ask: it has none.
+async function iceServers(flow, task, key) {
+  const url = `${base}/api/v1/openai-realtime/${encodeURIComponent(flow)}/calls/token`;
+  const headers = { "Content-Type": "application/json" };
+  try {
+    const reply = await ask(url, key, { method: "POST", headers, body: JSON.stringify({ taskId: task }) });
+    return (await reply.json()).iceServers.map(({ urls, username, credential }) =>
+      username ? { urls, username, credential } : { urls },
+    );
+  } catch (error) {
+    if (error instanceof Refused) return [];
+    throw error;
+  }
 }
 
 async function enqueue(flow, key) {
