@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 
 import aiohttp
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from switchroom.errors import TimedOut, Unavailable
 from switchroom.gateway.services import services
@@ -25,18 +25,27 @@ _PING_S = 15.0
 """A client that does not answer a ping within half of it is gone."""
 _CLOSE_S = 2.0
 _HTTP = web.AppKey("passage_http", aiohttp.ClientSession)
+_OPEN = web.AppKey("passage_open", set[web.WebSocketResponse])
 _ENDED_BADLY = 1011
 
 
 def install_passage(app: web.Application) -> None:
     """Gives `app` the connections that `pass_on` uses."""
+    app[_OPEN] = set[web.WebSocketResponse]()
     app.cleanup_ctx.append(_connections)
+    app.on_shutdown.append(_close_all)
 
 
 async def _connections(app: web.Application) -> AsyncIterator[None]:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S)) as http:
         app[_HTTP] = http
         yield
+
+
+async def _close_all(app: web.Application) -> None:
+    # Before aiohttp waits for the requests under way: an open socket would hold it up.
+    closing = (outer.close(code=WSCloseCode.GOING_AWAY, message=b"the server stops") for outer in tuple(app[_OPEN]))
+    await asyncio.gather(*closing, return_exceptions=True)
 
 
 async def pass_on(
@@ -69,6 +78,7 @@ async def pass_on(
     outer = web.WebSocketResponse(heartbeat=_PING_S, max_msg_size=MAX_MESSAGE, compress=False, protocols=protocols)
     try:
         await outer.prepare(request)
+        request.app[_OPEN].add(outer)
         ways = [asyncio.create_task(_carry(inner, outer)), asyncio.create_task(_carry(outer, inner))]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -77,6 +87,7 @@ async def pass_on(
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
     finally:
+        request.app[_OPEN].discard(outer)
         await inner.close()
         await outer.close()
     return outer
