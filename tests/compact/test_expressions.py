@@ -120,8 +120,8 @@ async def test_a_bomb_ends_in_an_error_and_the_loop_goes_on(bomb: str, sandbox: 
     took = time.perf_counter() - started
     done.set()
     await watcher
-    # 250 ms on a free core with a worker at hand; a shared machine gives pauses of its own, but a loop that was held up by
-    # the script would have stood for as long as it ran.
+    # 250 ms on a free core with a worker at hand; a shared machine gives pauses of its own, but a loop that was held up
+    # by the script would have stood for as long as it ran.
     assert took < 5
     assert worst < max(0.2, took / 2)
 
