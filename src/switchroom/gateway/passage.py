@@ -44,7 +44,8 @@ async def _connections(app: web.Application) -> AsyncIterator[None]:
 
 async def _close_all(app: web.Application) -> None:
     # Before aiohttp waits for the requests under way: an open socket would hold it up.
-    closing = (outer.close(code=WSCloseCode.GOING_AWAY, message=b"the server stops") for outer in tuple(app[_OPEN]))
+    carried = app[_OPEN]
+    closing = [outer.close(code=WSCloseCode.GOING_AWAY, message=b"the server stops") for outer in carried]
     await asyncio.gather(*closing, return_exceptions=True)
 
 
