@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gzip
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from aiohttp.typedefs import Handler
+from warcio.archiveiterator import ArchiveIterator
+from yarl import URL
 
 from switchroom.crawler import job_store
 from switchroom.crawler.cookies import Cookie
@@ -96,6 +99,38 @@ async def test_a_stopped_run_goes_on_without_loss_or_double_work(
     assert set(before) < set(after)
     assert len(after) == 61
     assert [url for url in before if site.app[HITS]["/" + url] != hits["/" + url]] == []
+
+
+async def test_answers_are_archived_without_cookies(
+    tools: Tools, serve: Serve, new_job: NewJob, data_dir: Path
+) -> None:
+    app = web.Application()
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.path == "/":
+            return web.Response(status=302, headers={"Location": "/home"})
+        if request.path != "/home":
+            raise web.HTTPNotFound
+        page = web.Response(text="<title>Home</title><p>The words of the home page.</p>", content_type="text/html")
+        page.set_cookie("sid", "sEcReT")
+        return page
+
+    app.router.add_get("/{path:.*}", answer)
+    site = await serve(app)
+    job = await new_job(site, depth=0, sitemaps=False, warc=True)
+    await Crawl(tools, job).run()
+    (file,) = (data_dir / "sites" / "archives").iterdir()
+    assert file.name.startswith(job.id)
+    assert file.stat().st_mode & 0o077 == 0
+    with file.open("rb") as stream:
+        told = [
+            (record.rec_type, record.rec_headers.get_header("WARC-Target-URI"), record.content_stream().read())
+            for record in ArchiveIterator(stream)
+        ]
+    kinds = [(kind, URL(uri).path if uri else None) for kind, uri, _ in told]
+    assert kinds == [("warcinfo", None), ("response", "/"), ("response", "/home")]
+    assert b"The words of the home page." in told[2][2]
+    assert b"sEcReT" not in gzip.decompress(file.read_bytes())
 
 
 async def test_two_processes_share_a_job_and_a_hosts_limits(

@@ -9,7 +9,7 @@ import pytest
 from selectolax.lexbor import LexborHTMLParser
 
 from switchroom.crawler import login_wall, urls
-from switchroom.crawler.extract import document, front_matter
+from switchroom.crawler.extract import article, document, front_matter
 from switchroom.crawler.job import FINAL, TABLE, JobEvent, JobState, next_state
 from switchroom.crawler.manners import retry_after_s
 from switchroom.crawler.output import file_name
@@ -210,6 +210,28 @@ y = 2</pre><blockquote><p>Quoted.</p></blockquote></main>
     for part in ("evil()", "Imprint", "Home page link"):
         assert part not in text, part
     assert text.count("# Tariffs") == 1
+
+
+def test_what_stands_around_the_content_is_left_out_without_marks_too() -> None:
+    words = "<p>The tariff for heat is set by the council each year in November, and told to all members.</p>" * 8
+    html = f"""<body><div class="site-nav"><a href=/a>Section A</a></div><div id="cookie-consent">We use cookies.</div>
+    <div class="layout has-sidebar"><h1>Tariff</h1>{words}<div class="sidebar"><p>Latest news</p></div></div>
+    <div class="footer">Imprint here</div></body>"""
+    for text in (
+        to_markdown(html, "https://x.example/t", "Tariff"),
+        article(html, LexborHTMLParser(html), "https://x.example/t", "Tariff"),
+    ):
+        assert text.startswith("# Tariff\n")
+        assert "set by the council" in text
+        for part in ("Section A", "We use cookies", "Imprint"):
+            assert part not in text, part
+    menu = '<body><div class="menu">' + "<p>Soup of the day, bread and butter</p>" * 9 + "</div><p>Hello</p></body>"
+    assert "Soup of the day" in to_markdown(menu, "https://x.example/m", ""), "a restaurant's menu is its content"
+    card = '<main><a href="/c"><div><h3>Card</h3><p>Words</p></div></a><p>a<a href="/d"> b </a>c <b>d</b></p></main>'
+    text = to_markdown(card, "https://x.example/", "")
+    assert text == "### [Card](https://x.example/c)\n\nWords\n\na [b](https://x.example/d) c **d**\n"
+    pictured = document(LexborHTMLParser('<p><img src=/a.png alt="A map"></p>'), "https://x.example/", "", images=True)
+    assert pictured == "![A map](https://x.example/a.png)\n"
 
 
 def test_pages_of_little_or_odd_html_still_give_text() -> None:
