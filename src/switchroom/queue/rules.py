@@ -42,7 +42,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def stored_rules(rules: Rules, now_ms: int) -> list[str | int]:
-    """The flat fields of a flow's settings that the server-side function reads. Works out times: not for an event loop."""
+    """The flat fields of a flow's settings as the server-side function reads them. Works out times: not for an event
+    loop."""
     flat: list[str | int] = [
         "lines", rules.lines,
         "sl_ms", rules.service_level_ms,
