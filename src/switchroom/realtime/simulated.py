@@ -15,6 +15,7 @@ from switchroom.realtime.caller import Caller
 from switchroom.realtime.scenario import Scenario, Step
 
 _QUIET_S = 0.7
+_OPENING_S = 3.0
 _STOPPED_S = 0.35
 """So much silence after the caller began to interrupt: the agent has stopped."""
 _SETTLE_S = 1.5
@@ -128,7 +129,9 @@ class SimulatedCaller(Caller):
         """Hears the agent out, also over a gap between two clauses: the server says when its turn is over."""
         while not self._over.is_set():
             quiet_s = time.monotonic() - self._last_voice_at
-            if quiet_s > self._scenario.patience_ms / 1000 or (quiet_s > _QUIET_S and not self._agent_speaking):
+            # Before its first turn is over the agent may pause between an announcement and its greeting.
+            pause_s = _QUIET_S if self.report.server_turns else _OPENING_S
+            if quiet_s > self._scenario.patience_ms / 1000 or (quiet_s > pause_s and not self._agent_speaking):
                 return
             await asyncio.sleep(FRAME_S)
 
