@@ -138,6 +138,7 @@ async def test_two_processes_share_a_job_and_a_hosts_limits(
 ) -> None:
     """Two sets of tools are two processes to each other: another runner, other hosts, another client."""
     open_now, most = 0, 0
+    shared = asyncio.Event()
     app = plain_site(40)
 
     @web.middleware
@@ -146,7 +147,9 @@ async def test_two_processes_share_a_job_and_a_hosts_limits(
         open_now += 1
         most = max(most, open_now)
         try:
-            await asyncio.sleep(0.03)
+            if request.path.startswith("/p"):
+                await shared.wait()
+            await asyncio.sleep(0.02)
             return await handler(request)
         finally:
             open_now -= 1
@@ -158,9 +161,12 @@ async def test_two_processes_share_a_job_and_a_hosts_limits(
     async with GuardedClient(["127.0.0.1"], user_agent="second") as client:
         second = dataclasses.replace(tools, client=client, per_host=2, runner="second")
         began = asyncio.create_task(Crawl(first, job).run())
-        while (await Frontier(store, job.id, 1000).sizes())["done"] < 2:
+        while (await Frontier(store, job.id, 1000).sizes())["done"] < 1:
             await asyncio.sleep(0.005)
         joined = asyncio.create_task(Crawl(second, await job_store.load_job(store, job.id)).run())
+        while b"second" not in await store.call("HVALS", keys.crawl(job.id, "taken")):
+            await asyncio.sleep(0.005)
+        shared.set()
         outcomes = await asyncio.gather(began, joined)
     assert {outcome.event for outcome in outcomes if outcome} == {JobEvent.DRAINED}
     pages = await records(job)
