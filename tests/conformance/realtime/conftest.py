@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +23,23 @@ from .house import ServedHouse, open_served
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
-def _node(node_id: str, name: str) -> dict[str, Any]:
-    data = {"id": node_id, "name": name, "label": name, "version": 1, "inputs": {}}
-    return {"id": node_id, "type": "agentFlow", "position": {"x": 0, "y": 0}, "data": data}
+def _line(*nodes: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    """A flow of nodes one after another: the kind of each, and its inputs."""
+    drawn, edges = [], []
+    for at, (name, inputs) in enumerate([("startRealtime", {}), *nodes]):
+        data = {"id": f"{name}_{at}", "name": name, "label": name, "version": 1, "inputs": inputs}
+        drawn.append({"id": data["id"], "type": "agentFlow", "position": {"x": at, "y": 0}, "data": data})
+    for one, other in pairwise(node["id"] for node in drawn):
+        handle = f"{one}-output-{one.rsplit('_', 1)[0]}"
+        ends = {"source": one, "sourceHandle": handle, "target": other, "targetHandle": other}
+        edges.append({"id": f"{one}-{other}", **ends, "type": "agentFlow"})
+    return {"type": "REALTIME", "nodes": drawn, "edges": edges}
 
 
-DESK: dict[str, Any] = {
-    "type": "REALTIME",
-    "nodes": [_node("startRealtime_0", "startRealtime"), _node("agentRealtime_0", "agentRealtime")],
-    "edges": [
-        {
-            "id": "e",
-            "source": "startRealtime_0",
-            "sourceHandle": "startRealtime_0-output-startRealtime",
-            "target": "agentRealtime_0",
-            "targetHandle": "agentRealtime_0",
-            "type": "agentFlow",
-        }
-    ],
-}
+DESK = _line(("agentRealtime", {}))
 """A flow that decides nothing: one Agent, for clients that bring functions and instructions of their own."""
+_BYE = {"agentMessages": [{"role": "system", "content": 'Part with "Goodbye for now."'}]}
+TWO_DESKS = _line(("agentRealtime", {}), ("agentRealtime", _BYE))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +65,8 @@ async def house(
     parts = await SpeechParts.load(settings)
     try:
         folder = tmp_path_factory.mktemp("served")
-        async with open_served(store, folder, {"support": canvas, "desk": DESK}, parts, settings) as house:
+        canvases = {"support": canvas, "desk": DESK, "two-desks": TWO_DESKS}
+        async with open_served(store, folder, canvases, parts, settings) as house:
             yield house
     finally:
         await parts.close()

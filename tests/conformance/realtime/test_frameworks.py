@@ -15,6 +15,7 @@ from agents.realtime import RealtimeAgent, RealtimeRunner
 from livekit import rtc
 from livekit.agents import llm
 from livekit.plugins import openai
+from openai import AsyncOpenAI
 from openai.types.realtime.realtime_audio_input_turn_detection import ServerVad
 from pydantic import SecretStr
 
@@ -243,3 +244,32 @@ async def test_a_flow_steers_a_call_that_a_browser_made_at_the_service(house: Se
         assert desk.end_reason == "completed"  # hung up at the service too
     finally:
         await browser.close()
+
+
+async def test_a_turn_goes_on_before_the_client_asks_for_it(house: ServedHouse) -> None:
+    """The flow has another Agent after the one that called: it runs as soon as the output is there."""
+    client = AsyncOpenAI(api_key=KEY, base_url=f"{house.url}/v1", max_retries=0)
+    async with client.realtime.connect(model="two-desks") as connection, asyncio.timeout(20):
+        tool: Any = {"type": "function", "name": "look", "description": "Looks an order up"}
+        await connection.session.update(session={"type": "realtime", "output_modalities": ["text"], "tools": [tool]})
+        content = [{"type": "input_text", "text": "Please look my order up."}]
+        await connection.conversation.item.create(item={"type": "message", "role": "user", "content": content})
+        await connection.response.create()
+        call_id = (await _event(connection, "response.function_call_arguments.done")).call_id
+        await _event(connection, "response.done")
+        output = {"type": "function_call_output", "call_id": call_id, "output": "It is on its way."}
+        await connection.conversation.item.create(item=output)
+        await asyncio.sleep(0.2)
+        await connection.response.create(response={"tool_choice": "none"})
+        done = await _event(connection, "response.done")
+        assert done.response.status == "completed", done.response.status_details
+        assert done.response.output[0].content[0].text == "It is on its way. Goodbye for now."
+    await client.close()
+
+
+async def _event(connection: Any, kind: str) -> Any:
+    async for event in connection:
+        assert event.type != "error", event
+        if event.type == kind:
+            return event
+    raise AssertionError(f"closed before {kind}")

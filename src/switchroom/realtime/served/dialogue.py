@@ -73,6 +73,7 @@ class Dialogue:
         """No response of the conversation is active."""
         self.free.set()
         self._active: Response | None = None
+        self._asked: Config | None = None
         self._turn: FlowTurn | None = None
         self._standing: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,9 +93,10 @@ class Dialogue:
         return self._active is None and not self.playout.speaking
 
     def asked_now(self) -> tuple[Config, Sequence[str]]:
-        """For the flow's responder: the running response's configuration, and the client's own instructions."""
-        assert self._active is not None
-        return self._active.config, self._standing
+        """For the flow's responder: the configuration of the running response, or of the last one where a turn goes on
+        before the client asks for the next, and the client's own instructions."""
+        assert self._asked is not None
+        return self._asked, self._standing
 
     def respond(self, config: Config, asked: dict[str, Any], since: Utterance | None = None, say: str = "") -> Response:
         """Begin a response. `since`: the utterance that it answers; `say`: these words and no turn of the flow. Raises
@@ -112,6 +114,7 @@ class Dialogue:
         response = Response(self._tell, items, config, asked, self.conversation, audio=self._by_events)
         if not aside:
             self._active = response
+            self._asked = config
             self.free.clear()
         response.begin()
         task = self._spawn(self._run(response, own, since, say), "response")
@@ -267,6 +270,7 @@ class Dialogue:
         for item in taken:
             item.answered = True
             self._transcript.typed(item)
+        self.desk.begin()
         given = TurnInput(kind="utterance" if session.started else "start", text=question)
         self._turn = turn = FlowTurn(self.run_turn(session, given), before, taken)
         return turn

@@ -38,6 +38,12 @@ class Desk:
     def __init__(self, on_call: Callable[[Called], None]) -> None:
         self._on_call = on_call
         self._open: dict[str, asyncio.Future[str]] = {}
+        self.chosen: set[str] = set()
+        """Functions that this turn's words have called: another Agent of the flow does not call them again."""
+
+    def begin(self) -> None:
+        """A turn begins."""
+        self.chosen.clear()
 
     async def call(self, name: str, given: dict[str, Any]) -> str:
         """The client's output. Waits for as long as the turn may last."""
@@ -107,7 +113,8 @@ class ServedResponder:
         by_model = self._has_model(ask.model)
         named = None if ask.schema else forced(config)
         chosen = named or (None if by_model or not functions else meant(ask, functions, config.tool_choice))
-        if chosen is not None:
+        if chosen is not None and chosen.name not in self._desk.chosen:
+            self._desk.chosen.add(chosen.name)
             given = arguments(chosen, ask.question)
             output = await self._desk.call(chosen.name, given)
             text = sayable(output)
