@@ -61,6 +61,11 @@ class Sdk:
                     return event
                 assert event.type != "error", event
 
+    async def drain(self) -> None:
+        """Read on, or the client's own buffer would stand in the way of its close."""
+        while True:
+            await self.connection.recv_bytes()
+
     async def error(self) -> Any:
         """The next error."""
         async with asyncio.timeout(20):
@@ -387,6 +392,7 @@ async def test_a_call_over_webrtc_with_a_client_secret_and_a_sideband(house: Ser
             await connection.response.create(response={"metadata": {"by": "sideband"}})
             done = await side.until("response.done")
             assert done.response.metadata == {"by": "sideband"}
+            reading = asyncio.create_task(side.drain())
             await browser.until("output_audio_buffer.stopped")
             assert browser.heard_at
             kinds = browser.kinds()
@@ -408,6 +414,8 @@ async def test_a_call_over_webrtc_with_a_client_secret_and_a_sideband(house: Ser
             assert 500 < cut["audio_end_ms"] < 2500
             await browser.until("output_audio_buffer.cleared", since)
             await client.realtime.calls.hangup(call_id)
+            with pytest.raises(ConnectionClosed):  # there is nothing to watch any more
+                await reading
         record = await house.record("support")
         assert record.end_reason == "completed"
         assert [line.interrupted for line in record.transcript if line.role == "agent"] == [False, True]

@@ -20,6 +20,10 @@ class Client(Protocol):
 
     def send(self, text: str) -> None: ...
 
+    def end(self, code: int, reason: str) -> None:
+        """Close it once everything is out."""
+        ...
+
 
 class Came(NamedTuple):
     """A client's event."""
@@ -44,6 +48,11 @@ class Clients:
     def leave(self, client: Client) -> None:
         if client in self._clients:
             self._clients.remove(client)
+
+    def end(self, reason: str) -> None:
+        """The call is over: nobody has anything to watch any more."""
+        for client in tuple(self._clients):
+            client.end(1000, reason)
 
     def tell(self, event: Event) -> None:
         text = _text(event)

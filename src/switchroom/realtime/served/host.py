@@ -62,6 +62,9 @@ class _Channel:
         if self.leg is not None:
             self.leg.send_text(text)
 
+    def end(self, code: int, reason: str) -> None:
+        """The call closes its leg itself."""
+
 
 class ServedHost:
     """`parts` None: this process has no speech models, and serves none."""
@@ -100,7 +103,6 @@ class ServedHost:
             await leg.serve(socket)
         finally:
             leg.refuse()
-            self._live.pop(call_id, None)
         return socket
 
     async def offer(self, flow_id: str, task_id: str, call_id: str, sdp: str, opening: bytes) -> str:
@@ -145,7 +147,8 @@ class ServedHost:
 
     def over(self, call_id: str) -> None:
         """A call has ended."""
-        self._live.pop(call_id, None)
+        if (live := self._live.pop(call_id, None)) is not None:
+            live.clients.end("the call is over")
 
     def _maker(
         self, opening: Opening, clients: Clients, call_id: str, *, by_events: bool, leg: SocketLeg | None
