@@ -18,14 +18,14 @@ from switchroom.gateway.queue import BASE
 from switchroom.gateway.reply import invalid_body, json_reply
 from switchroom.gateway.services import known_flow, services
 from switchroom.http_problems import read_json
-from switchroom.queue import Held, LeaseLost, State
+from switchroom.queue import Held, LeaseLost, State, Token
 
 
 class HoldBody(msgspec.Struct, rename="camel"):
     """A call, and the token of the offer that is meant."""
 
     task_id: str
-    token: int
+    token: Token
 
 
 class RefuseBody(HoldBody, rename="camel", omit_defaults=True):

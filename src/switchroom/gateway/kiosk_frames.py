@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from switchroom.queue import Token as FencingToken
+
 __all__ = ["FROM_KIOSK", "TO_KIOSK", "FromKiosk", "ToKiosk"]
 
 
@@ -13,7 +15,7 @@ class HeldCall(msgspec.Struct, rename="camel"):
     """A call that the kiosk held before its connection was lost."""
 
     task_id: str
-    token: int
+    token: FencingToken
 
 
 class Hello(msgspec.Struct, rename="camel", tag="hello"):

@@ -21,7 +21,7 @@ from switchroom.gateway.queue_figures import figures_body
 from switchroom.gateway.reply import bad_parameter, json_reply, not_modified, query_int, rfc3339
 from switchroom.gateway.services import PRINCIPAL, known_flow, services
 from switchroom.http_problems import read_body
-from switchroom.queue import Detail, State, Status
+from switchroom.queue import MAX_TOKEN, Detail, State, Status, Token
 
 BASE = "/api/v1/openai-realtime/{flow_id}/queue"
 MAX_WAIT_S = 60
@@ -40,7 +40,7 @@ class CompleteBody(msgspec.Struct, rename="camel", omit_defaults=True):
     offered the call gives its `token`: a late word of one that lost it is refused."""
 
     task_id: str | None = None
-    token: int | None = None
+    token: Token | None = None
     outcome: str = ""
     result: Any = None
 
@@ -172,8 +172,8 @@ async def complete(request: web.Request) -> web.Response:
     outcome = _word(body, "outcome", 64)
     token, result, parts = body.get("token"), body.get("result"), services(request)
     if token is not None:
-        if isinstance(token, bool) or not isinstance(token, int) or task_id is None:
-            what = "must be a whole number beside a taskId"
+        if isinstance(token, bool) or not isinstance(token, int) or not 0 < token <= MAX_TOKEN or task_id is None:
+            what = "must be the whole number of the offer, beside a taskId"
             raise BadInput(f"token {what}", faults=[Fault(what, "/token")])
         return _verb_reply(await complete_held(parts, flow.id, task_id, token, outcome, result))
     ended = await parts.queue.complete(flow.id, task_id, outcome=outcome, result=result)

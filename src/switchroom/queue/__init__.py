@@ -13,12 +13,13 @@ from switchroom.queue.answers import (
     Waiting,
 )
 from switchroom.queue.feed import Feed
-from switchroom.queue.model import Call, EndReason, Held, NewCall, QueueEvent, State
+from switchroom.queue.model import MAX_TOKEN, Call, EndReason, Held, NewCall, QueueEvent, State, Token
 from switchroom.queue.queue import CALLER_HUNG_UP, Queue
 from switchroom.queue.rules import UNITY, Rules
 
 __all__ = [
     "CALLER_HUNG_UP",
+    "MAX_TOKEN",
     "UNITY",
     "Accepted",
     "Call",
@@ -38,5 +39,6 @@ __all__ = [
     "State",
     "Statistics",
     "Status",
+    "Token",
     "Waiting",
 ]

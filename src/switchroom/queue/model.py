@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -94,14 +94,19 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """The call that this dead letter came back as."""
 
 
+MAX_TOKEN = 2**53
+"""The greatest whole number that the server-side function counts to."""
+Token = Annotated[int, msgspec.Meta(ge=1, le=MAX_TOKEN)]
+"""Fencing token of a hold: grows with every hold of any call of the flow."""
+
+
 class Held(msgspec.Struct, frozen=True, kw_only=True):
     """A hold on a call. Every later write by this holder carries `owner` and `token`: a stale one is refused."""
 
     call: Call
     owner: str
     attempt: int
-    token: int
-    """Fencing token: grows with every hold of any call of the flow."""
+    token: Token
     lease_ms: int
 
     @property
