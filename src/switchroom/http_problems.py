@@ -105,10 +105,13 @@ def problem_of(error: SwitchroomError, path: str, cid: str) -> dict[str, Any]:
     return problem
 
 
+_decode = msgspec.json.Decoder().decode
+
+
 def decoded_json(body: bytes) -> Any:
     """A body as JSON; empty, not JSON or nested too deep raises `BadInput`."""
     try:
-        return msgspec.json.decode(body)
+        return _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if not body.strip():
             raise BadInput("The body is empty; JSON is expected.", code="invalid_json") from None

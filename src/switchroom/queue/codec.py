@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -49,9 +49,9 @@ def encode_json(value: Any) -> str:
     return "" if value is None else _encoder.encode(value).decode()
 
 
-def skill_set(skills: Iterable[str]) -> str:
+def skill_set(skills: Sequence[str]) -> str:
     """Skills as the server-side function compares them: a set has one spelling."""
-    return "\x1f".join(sorted(set(skills)))
+    return "\x1f".join(sorted(set(skills))) if skills else ""
 
 
 def needed(call: NewCall) -> str:
