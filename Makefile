@@ -17,7 +17,7 @@ demo: setup ## one real call and one real crawl, end to end
 
 test: ## all tests, on all cores
 	@scripts/setup.sh tests
-	@$(PYTHON_BIN) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(PYTHON_BIN) -m pytest -n auto --dist loadfile $(ARGS)
 
 check: setup ## style and types only
 	@.venv/bin/ruff check .

@@ -21,7 +21,7 @@ from switchroom.store import Store, keys
 @pytest.mark.timeout(240)
 def test_nothing_is_lost_and_nothing_ends_twice() -> None:
     folder = short_folder()
-    run = Run(folder, seed="suite", seconds=25)
+    run = Run(folder, seed="suite", seconds=14)
     found = run.run()
     print("\n" + report(run, found))
     assert found.faults == []
