@@ -197,7 +197,7 @@ def last_event_id(entry_id: str) -> str:
 def last_of_entry(event_id: str) -> str:
     """The ID of the last change of the stream entry in which an event stands."""
     ms, number = event_order(event_id)
-    return f"{ms}-{number // _AN_ENTRY * _AN_ENTRY + _AN_ENTRY - 1}"
+    return f"{ms}-{number | _AN_ENTRY - 1}"
 
 
 def entry_before(event_id: str) -> str:

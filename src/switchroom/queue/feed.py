@@ -25,6 +25,12 @@ _KEPT = 1_000
 """The newest changes of a followed flow that are kept here; whoever is further behind reads them from the store."""
 
 
+async def events_after(store: Store, flow_id: str, after: str, limit: int) -> list[QueueEvent]:
+    """The changes after an event ID, oldest first; of at most `limit` stream entries."""
+    rows = await store.call("XRANGE", keys.queue_events(flow_id), f"({entry_before(after)}", "+", "COUNT", limit)
+    return [event for event in _decode(flow_id, rows) if _newer(event.id, after)]
+
+
 class Feed:
     """Follows the event streams of the flows that somebody waits on."""
 
@@ -47,10 +53,7 @@ class Feed:
             return []
         if not _newer(followed.since, after):
             return list(islice((event for event in followed.kept if _newer(event.id, after)), limit))
-        rows = await self._store.call(
-            "XRANGE", keys.queue_events(flow_id), f"({entry_before(after)}", "+", "COUNT", limit
-        )
-        return [event for event in _decode(flow_id, rows) if _newer(event.id, after)][:limit]
+        return (await events_after(self._store, flow_id, after, limit))[:limit]
 
     async def position(self, flow_id: str, after: str = "0-0") -> tuple[str, bool]:
         """The flow's newest event ID, and whether changes after `after` may have left the stream already."""

@@ -13,7 +13,7 @@ import msgspec
 
 from switchroom.errors import Conflict, NotFound, SwitchroomError
 from switchroom.queue.answers import Finished, LeaseLost, Waiting
-from switchroom.queue.codec import call_of, decode_record, encode_json, skill_set
+from switchroom.queue.codec import Record, call_of, decode_record, encode_json, skill_set
 from switchroom.queue.fair import Shares
 from switchroom.queue.model import EndReason, Held, State
 from switchroom.queue.rules import LEASE_MS, OFFER_MS, WRAPUP_MS
@@ -315,14 +315,19 @@ class Holding:
 
     @staticmethod
     def _held(flow_id: str, owner: str, lease_ms: int, row: Sequence[Any]) -> Held:
-        call = call_of(flow_id, row[0].decode(), decode_record(row[2]), row[3])
-        return Held(call=call, owner=owner, attempt=call.attempt, token=row[1], lease_ms=lease_ms)
+        return _hold(flow_id, owner, lease_ms, row[0].decode(), row[1], decode_record(row[2]), row[3])
 
     @staticmethod
     def _arrived(flow_id: str, lease_ms: int, given: Given) -> Held:
         assert given.record is not None
-        call = call_of(flow_id, given.task_id, given.record, given.payload)
-        return Held(call=call, owner=given.owner, attempt=call.attempt, token=given.token, lease_ms=lease_ms)
+        return _hold(flow_id, given.owner, lease_ms, given.task_id, given.token, given.record, given.payload)
+
+
+def _hold(
+    flow_id: str, owner: str, lease_ms: int, task_id: str, token: int, record: Record, payload: bytes | str
+) -> Held:
+    call = call_of(flow_id, task_id, record, payload)
+    return Held(call=call, owner=owner, attempt=call.attempt, token=token, lease_ms=lease_ms)
 
 
 def _recall(kept: OrderedDict[str, T], owner: str, new: T) -> T:

@@ -21,17 +21,15 @@ from switchroom.ids import new_uuid
 from switchroom.queue.answers import Accepted, Detail, Figures, Row, StaleRules, Statistics, Status
 from switchroom.queue.codec import (
     decode_call,
-    decode_events,
     decode_history,
     decode_record,
     encode_json,
     encode_payload,
-    entry_before,
-    event_order,
     last_event_id,
     needed,
     pairs,
 )
+from switchroom.queue.feed import events_after
 from switchroom.queue.holding import Argument, Holding
 from switchroom.queue.library import QUEUE
 from switchroom.queue.model import Call, NewCall, QueueEvent, State
@@ -260,8 +258,7 @@ class Queue(Holding):
 
     async def events(self, flow_id: str, after: str = "0-0", *, limit: int = 1_000) -> list[QueueEvent]:
         """Changes after an event ID, oldest first; of at most `limit` stream entries."""
-        entries = await self._entries(flow_id, after, limit)
-        return [event for entry in entries for event in entry if event_order(event.id) > event_order(after)]
+        return await events_after(self._store, flow_id, after, limit)
 
     async def closings(self, flow_id: str, after: str, *, limit: int = 1_000) -> tuple[list[QueueEvent], str]:
         """Of the changes after an event ID those by which a call ended or lost its holder, oldest first; and the ID of
@@ -269,12 +266,6 @@ class Queue(Holding):
         events = await self.events(flow_id, after, limit=limit)
         found = [event for event in events if event.state is State.ENDED or event.cause == "lease_expired"]
         return found, events[-1].id if events else ""
-
-    async def _entries(self, flow_id: str, after: str, limit: int) -> list[list[QueueEvent]]:
-        rows = await self._store.call(
-            "XRANGE", keys.queue_events(flow_id), f"({entry_before(after)}", "+", "COUNT", limit
-        )
-        return [decode_events(flow_id, row[0], row[1]) for row in rows]
 
     async def tick(self, flow_id: str, *, forget_before_ms: int = 0, forget_dead_before_ms: int = 0) -> int:
         """Lets time pass: takes back overdue leases, lets callbacks fall due, keeps the opening hours ahead, wakes a

@@ -307,7 +307,6 @@ end
 -- How a holder gets calls, which it must answer within `offer` ms (0: whenever), or has answered already. `grace` is what
 -- is left of the lease if the holder does not say soon that a call reached it (nil: it asked for it and knows).
 local function terms_of(owner, lease, offer, at_once, grace)
-  lease, offer = tonumber(lease), tonumber(offer)
   local answer_by = (offer > 0 and at_once ~= '1') and now + offer or 0
   local until_ms = now + (grace and min(lease, grace) or lease)
   if answer_by > 0 then until_ms = min(until_ms, answer_by) end

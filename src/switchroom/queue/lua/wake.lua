@@ -56,7 +56,7 @@ local function find_holder(profiles, id, need, refusals)
       if direct == '1' then
         local c = load(id)
         local token = tokens(1)
-        take(c, terms_of(owner, lease, offer, at_once, GRACE_MS), token)
+        take(c, terms_of(owner, tonumber(lease), tonumber(offer), at_once, GRACE_MS), token)
         place_in('given', id .. SEPARATOR .. token, now_text)
         notify(inbox, { owner, id, token, c.f, payload_of(c) })
       else

@@ -23,7 +23,6 @@ function verbs.claim(owner, lease, offer, want, at_once, skills, wait_ms, inbox,
   end
 
   local held, free = {}, 0
-  want = tonumber(want)
   if want > 0 and hands_out() then
     free = free_lines()
     want = min(free, want)
@@ -65,7 +64,7 @@ function verbs.claim(owner, lease, offer, want, at_once, skills, wait_ms, inbox,
       call('ZADD', K .. 'idle:' .. skills, since, waiter)
       call('SADD', K .. 'profiles', skills)
       call('HSET', K .. 'waiting', waiter,
-        text(now + tonumber(wait_ms)) .. ':' .. lease .. ':' .. offer .. ':' .. at_once .. ':' .. direct)
+        text(now + wait_ms) .. ':' .. lease .. ':' .. offer .. ':' .. at_once .. ':' .. direct)
     end
   end
   return { held, lost, since, 0 }

@@ -49,16 +49,15 @@ function verbs.enqueue(id, caller, payload, priority, not_before, expires, most,
     end
   end
 
-  cap, waiting = tonumber(cap), pending_count()
+  waiting = pending_count()
   if cap > 0 and waiting + look('ZCARD', K .. 'scheduled') >= cap then return { 'full' } end
 
   -- A caller waits from the time asked for, or from the opening, not from the enqueue.
-  not_before = tonumber(not_before)
   local since = max(now, not_before)
   local open, opens = opening()
   if not open then since = max(since, opens) end
   local sequence = call('HINCRBY', K .. 'conf', 'seq', 1)
-  local c = create(id, caller, tonumber(priority), sequence, need, tonumber(expires), tonumber(most), hook, since, payload)
+  local c = create(id, caller, priority, sequence, need, expires, most, hook, since, payload)
   if not_before > 0 then put(c, NOT_BEFORE, not_before) end
   if move(c, not_before > now and 'scheduled' or 'enqueued', { score = text(not_before) }) == 'pending' then
     waiting = waiting + 1

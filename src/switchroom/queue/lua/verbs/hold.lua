@@ -5,23 +5,23 @@
 function verbs.hold(what, id, owner, token, ...)
   local c = load(id)
   local function lost() return { 'lost', c and c.f[STATE] or '', c and get(c, REASON) or '' } end
-  if not holds(c, owner, tonumber(token)) then return lost() end
+  if not holds(c, owner, token) then return lost() end
   local state, answer_by, first, second = c.f[STATE], get(c, ANSWER_BY), ...
 
   if what == 'heartbeat' or what == 'took' then
     if state == 'wrapup' then return lost() end
-    local until_ms = now + tonumber(first)
+    local until_ms = now + first
     if state == 'offered' and answer_by > 0 then until_ms = min(until_ms, answer_by) end
     if what == 'took' then place_in('given', id .. SEPARATOR .. token, false) end
     place_in('held', id, text(until_ms))
   elseif what == 'answer' then
     if state == 'live' then return { 'ok', 'live' } end
     local late = answer_by > 0 and answer_by <= now
-    if late or not move(c, 'answered', { score = text(now + tonumber(first)) }) then return lost() end
+    if late or not move(c, 'answered', { score = text(now + first) }) then return lost() end
   elseif what == 'hang_up' then
     if state == 'wrapup' then return { 'ok', 'wrapup' } end
     local _, _, wrapup_ms = ...
-    local after = move(c, 'hung_up', { reason = first, detail = second, score = text(now + tonumber(wrapup_ms)) })
+    local after = move(c, 'hung_up', { reason = first, detail = second, score = text(now + wrapup_ms) })
     -- the caller left before the call was answered
     if not after then move(c, 'cancelled', { reason = first, detail = second, cause = 'hung_up' }) end
   elseif what == 'note' then -- something that changes no state: it stands between the changes, in their order

@@ -21,8 +21,8 @@ function verbs.stats(minutes, first_day, last_day)
   local of_open = call('HGETALL', K .. 'minute:' .. text(open))
   local window, days = {}, {}
   local minute = floor(now / 60000)
-  for i = 0, tonumber(minutes) - 1 do window[#window + 1] = call('HGETALL', K .. 'minute:' .. text(minute - i)) end
-  for day = tonumber(first_day), tonumber(last_day) do
+  for i = 0, minutes - 1 do window[#window + 1] = call('HGETALL', K .. 'minute:' .. text(minute - i)) end
+  for day = first_day, last_day do
     local of_it = call('HGETALL', K .. 'stats:' .. text(day))
     local also = text(day) == day_of(open) and of_open or {}
     if #of_it + #also > 0 then days[#days + 1] = { day, of_it, also } end

@@ -12,7 +12,7 @@ function verbs.status(from, most)
   fetch(ids)
   for _, id in ipairs(ids) do held[#held + 1] = { id, packed(load(id)) } end
 
-  from, most = from == '' and '-inf' or '(' .. from, tonumber(most)
+  from = from == '' and '-inf' or '(' .. from
   local found = {}
   local function from_lane(lane)
     local rows = look('ZRANGEBYSCORE', K .. lane_index(lane), from, '+inf', 'WITHSCORES', 'LIMIT', 0, most + 1)

@@ -17,7 +17,7 @@ function verbs.verb(what, id, ...)
   end
 
   if what == 'clear' then
-    local most, ids, gone = tonumber(first), {}, 0
+    local most, ids, gone = first, {}, 0
     for i, head in ipairs(heads(nil, most)) do ids[i] = head[1] end
     fetch(ids)
     for _, id in ipairs(ids) do
@@ -46,13 +46,13 @@ function verbs.verb(what, id, ...)
       if first ~= '' then put(c, OUTCOME, first) end
       if second ~= '' then put(c, RESULT, second) end
     end
-    after = move(c, 'hung_up', { reason = 'completed', cause = 'completed', score = text(now + tonumber(third)) })
+    after = move(c, 'hung_up', { reason = 'completed', cause = 'completed', score = text(now + third) })
   elseif what == 'cancel' then
     local left = third == '1'
     local cause = left and 'caller_hung_up' or 'cancelled'
     after = move(c, 'cancelled', { reason = left and 'abandoned' or 'cancelled', cause = cause, detail = first })
       or move(c, 'hung_up', { reason = left and 'completed' or 'cancelled', cause = cause, detail = first,
-        score = text(now + tonumber(second)) })
+        score = text(now + second) })
   elseif what == 'abandon' then
     after = move(c, 'cancelled', { reason = 'abandoned', cause = 'caller_hung_up', detail = 'the caller hung up' }) or state
   elseif what == 'remove' then
