@@ -8,9 +8,8 @@ from aiohttp import web
 from switchroom.access import KeyRecord, Scope
 from switchroom.errors import BadInput, Fault
 from switchroom.gateway.operation import operation
-from switchroom.gateway.reply import invalid_body, json_reply, rfc3339
+from switchroom.gateway.reply import json_reply, read_as, rfc3339
 from switchroom.gateway.services import services
-from switchroom.http_problems import read_json
 
 
 class KeyBody(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -46,11 +45,7 @@ async def list_keys(request: web.Request) -> web.Response:
 
 @operation(Scope.KEYS, "Make an API key", tag="access", body=KeyBody, replies={201: KeyView}, errors=(400, 413))
 async def create_key(request: web.Request) -> web.Response:
-    value = await read_json(request, services(request).max_body_bytes)
-    try:
-        body = msgspec.convert(value, KeyBody)
-    except msgspec.ValidationError as error:
-        raise invalid_body(error) from error
+    body = await read_as(request, KeyBody, services(request).max_body_bytes)
     if not body.key_name.strip() or len(body.key_name) > 100:
         what = "must be 1 to 100 characters"
         raise BadInput(f"`keyName` {what}.", faults=[Fault(what, "/keyName")])

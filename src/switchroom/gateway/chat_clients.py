@@ -15,7 +15,7 @@ from switchroom.errors import BadInput, Fault, NotFound
 from switchroom.gateway.chat_rows import newest_rows, one_row, put_row
 from switchroom.gateway.operation import operation
 from switchroom.gateway.public import chat_flow
-from switchroom.gateway.reply import invalid_body, json_reply, query_int, rfc3339
+from switchroom.gateway.reply import as_shape, json_reply, query_int, read_as, rfc3339
 from switchroom.gateway.services import services
 from switchroom.gateway.uploads import file_text, form_parts, media_type
 from switchroom.http_problems import read_json
@@ -205,7 +205,7 @@ async def add_lead(request: web.Request) -> web.Response:
     body = await read_json(request, services(request).max_body_bytes)
     named = body.get("chatflowid") if isinstance(body, dict) else None
     flow = await chat_flow(request, named if isinstance(named, str) else "")
-    row = _as(body, Lead)
+    row = as_shape(body, Lead)
     row.id, row.created_date = new_uuid(), _now()
     await put_row(services(request), flow.id, "leads", row.id, row)
     return json_reply(row)
@@ -268,14 +268,7 @@ def _start_only(flow: Flow) -> str:
 
 
 async def _body(request: web.Request, shape: type[T]) -> T:
-    return _as(await read_json(request, services(request).max_body_bytes), shape)
-
-
-def _as(body: Any, shape: type[T]) -> T:
-    try:
-        return msgspec.convert(body, shape)
-    except msgspec.ValidationError as error:
-        raise invalid_body(error) from error
+    return await read_as(request, shape, services(request).max_body_bytes)
 
 
 def _now() -> str | None:

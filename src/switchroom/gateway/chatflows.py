@@ -22,7 +22,7 @@ from switchroom.gateway.flow_columns import chat_from, columns_of
 from switchroom.gateway.flow_versions import keep_version
 from switchroom.gateway.notify import HUB
 from switchroom.gateway.operation import operation
-from switchroom.gateway.reply import invalid_body, json_reply, query_int, rfc3339
+from switchroom.gateway.reply import as_shape, json_reply, query_int, rfc3339
 from switchroom.gateway.services import services
 from switchroom.hours import OpeningHours
 from switchroom.http_problems import read_json
@@ -315,7 +315,4 @@ async def _body(request: web.Request) -> FlowBody:
         if names.get("type") not in _TYPES:
             names.pop("type", None)  # a canvas's own word, which its reader knows
         return FlowBody(flow_data=value, **names)
-    try:
-        return msgspec.convert(value, FlowBody)
-    except msgspec.ValidationError as error:
-        raise invalid_body(error) from error
+    return as_shape(value, FlowBody)

@@ -8,9 +8,8 @@ from aiohttp import hdrs, web
 from switchroom.access import Scope
 from switchroom.errors import BadInput, Fault
 from switchroom.gateway.operation import operation
-from switchroom.gateway.reply import json_reply
+from switchroom.gateway.reply import json_reply, read_as
 from switchroom.gateway.services import known_flow, services
-from switchroom.http_problems import read_json
 
 _MAX_BODY = 16 << 10
 _MAX_ID = 256
@@ -43,10 +42,7 @@ def routes() -> list[web.RouteDef]:
 )
 async def steer(request: web.Request) -> web.Response:
     flow = await known_flow(request, request.match_info["flow_id"])
-    try:
-        body = msgspec.convert(await read_json(request, _MAX_BODY), DirectBody)
-    except msgspec.ValidationError as error:
-        raise BadInput(f"The body is not understood: {error}.", faults=[Fault(str(error), "")]) from error
+    body = await read_as(request, DirectBody, _MAX_BODY)
     if not 0 < len(body.call_id) <= _MAX_ID:
         raise BadInput("callId must be the service's name of the call.", faults=[Fault("must not be empty", "/callId")])
     leg = await services(request).signals.direct(flow.id, body.task_id, body.call_id)

@@ -54,7 +54,7 @@ async def accept_decoded(
     while True:
         revision, flow = known
         try:
-            accepted = await parts.queue.enqueue(flow.id, call, _rules_at(revision, flow), revision=revision)
+            accepted = await parts.queue.enqueue(flow.id, call, rules_of(flow), revision=revision)
         except StaleRules:
             known = await _current(parts, principal, flow_id)
             continue
@@ -92,22 +92,6 @@ def rules_of(flow: Flow) -> Rules:
         stats_days=settings.stats_days,
         hours=settings.opening_hours,
     )
-
-
-_MOST_RULES = 1_024
-_rules: dict[bytes, Rules] = {}
-
-
-def _rules_at(revision: bytes, flow: Flow) -> Rules:
-    """`rules_of`, made once a revision of a flow (b"" is none)."""
-    rules = _rules.get(revision)
-    if rules is None:
-        rules = rules_of(flow)
-        if revision:
-            if len(_rules) >= _MOST_RULES:
-                _rules.clear()
-            _rules[revision] = rules
-    return rules
 
 
 def seconds(ms: int) -> int:

@@ -15,7 +15,7 @@ from switchroom.errors import BadInput
 from switchroom.gateway.completing import outside_hold, told
 from switchroom.gateway.operation import operation
 from switchroom.gateway.queue import BASE
-from switchroom.gateway.reply import invalid_body, json_reply
+from switchroom.gateway.reply import as_shape, json_reply
 from switchroom.gateway.services import known_flow, services
 from switchroom.http_problems import read_json
 from switchroom.queue import Held, LeaseLost, State, Token
@@ -123,10 +123,7 @@ async def _body(request: web.Request, kind: type[_B]) -> _B:
     body = await read_json(request, services(request).max_body_bytes)
     if not isinstance(body, dict):
         raise BadInput("the body must be a JSON object")
-    try:
-        return msgspec.convert(body, kind)
-    except msgspec.ValidationError as error:
-        raise invalid_body(error) from error
+    return as_shape(body, kind)
 
 
 def _reply(held: Held, state: State) -> web.Response:

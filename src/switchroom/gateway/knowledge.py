@@ -10,7 +10,7 @@ from aiohttp import web
 from switchroom.access import Scope
 from switchroom.errors import BadInput, Fault, NotFound
 from switchroom.gateway.operation import operation
-from switchroom.gateway.reply import bad_parameter, invalid_body, json_reply, query_int, rfc3339
+from switchroom.gateway.reply import as_shape, bad_parameter, json_reply, query_int, rfc3339
 from switchroom.gateway.services import services
 from switchroom.http_problems import read_json
 from switchroom.knowledge import Collection, Document, Hit
@@ -175,10 +175,7 @@ async def get_document(request: web.Request) -> web.Response:
 async def put_documents(request: web.Request) -> web.Response:
     parts = services(request)
     value = await read_json(request, parts.max_canvas_bytes)
-    try:
-        bodies = msgspec.convert(value if isinstance(value, list) else [value], list[DocumentBody])
-    except msgspec.ValidationError as error:
-        raise invalid_body(error) from error
+    bodies = as_shape(value if isinstance(value, list) else [value], list[DocumentBody])
     if not 0 < len(bodies) <= MAX_DOCUMENTS:
         what = f"must hold 1 to {MAX_DOCUMENTS} documents"
         raise BadInput(f"The body {what}.", faults=[Fault(what, "")])

@@ -17,7 +17,7 @@ from switchroom.access import Scope
 from switchroom.errors import BadInput, Fault
 from switchroom.gateway.calls import MAX_OFFER_BYTES, SDP
 from switchroom.gateway.operation import operation
-from switchroom.gateway.reply import bad_parameter, json_reply
+from switchroom.gateway.reply import bad_parameter, json_reply, read_as
 from switchroom.gateway.services import PRINCIPAL, known_flow, services
 from switchroom.http_problems import read_body
 from switchroom.realtime import operators as host
@@ -134,7 +134,7 @@ async def leave(request: web.Request) -> web.Response:
     errors=(400, 404, 409, 413, 503, 504),
 )
 async def set_mode(request: web.Request) -> web.Response:
-    body = await _body(request, ModeBody)
+    body = await read_as(request, ModeBody, MAX_BODY)
     return await _ask(request, host.SET_MODE, Asked(mode=body.mode, say=body.say.strip()))
 
 
@@ -147,7 +147,7 @@ async def set_mode(request: web.Request) -> web.Response:
     errors=(400, 404, 409, 413, 503, 504),
 )
 async def whisper(request: web.Request) -> web.Response:
-    body = await _body(request, WhisperBody)
+    body = await read_as(request, WhisperBody, MAX_BODY)
     if not body.text.strip():
         raise BadInput("`text` must not be empty.", faults=[Fault("must not be empty", "/text")])
     asked = Asked(operator=_operator(request, body.operator), text=body.text.strip())
@@ -163,7 +163,7 @@ async def whisper(request: web.Request) -> web.Response:
     errors=(400, 404, 409, 413, 503, 504),
 )
 async def transfer(request: web.Request) -> web.Response:
-    body = await _body(request, TransferBody)
+    body = await read_as(request, TransferBody, MAX_BODY)
     if bool(body.number) == bool(body.to_operator):
         what = "name either a number or another operator"
         raise BadInput(f"A transfer must {what}.", faults=[Fault(what, "/number"), Fault(what, "/toOperator")])
@@ -185,15 +185,6 @@ async def _ask(request: web.Request, kind: str, asked: Asked) -> web.Response:
     live: LiveCall = host.decode_live(reply.data)
     there = [AtCall(one.id, one.operator, one.mode) for one in live.operators]
     return json_reply(LiveReply(task_id, live.phase, live.talks, there))
-
-
-async def _body(request: web.Request, kind: type[T]) -> T:
-    raw = await read_body(request, MAX_BODY)
-    try:
-        return msgspec.json.decode(raw, type=kind)
-    except msgspec.DecodeError as error:
-        where = str(error).partition("`$.")[2].rstrip("`")
-        raise BadInput(str(error), faults=[Fault(str(error), f"/{where}" if where else "")]) from error
 
 
 def _operator(request: web.Request, named: str) -> str:

@@ -16,7 +16,7 @@ from switchroom.gateway.operation import operation
 from switchroom.gateway.overrides import override
 from switchroom.gateway.prediction_stream import stream
 from switchroom.gateway.public import allow_origin, chat_flow, take_turn
-from switchroom.gateway.reply import invalid_body, json_reply
+from switchroom.gateway.reply import as_shape, json_reply
 from switchroom.gateway.services import services
 from switchroom.gateway.trace import executed_data
 from switchroom.gateway.turns import TURNS, Turn
@@ -183,10 +183,7 @@ def _action(turn: Turn) -> dict[str, Any] | None:
 def _parse(body: Any) -> Question:
     if not isinstance(body, dict):
         raise BadInput("The body must be a JSON object.", faults=[Fault("must be an object", "")])
-    try:
-        question = msgspec.convert(body, Question)
-    except msgspec.ValidationError as error:
-        raise invalid_body(error) from error
+    question = as_shape(body, Question)
     if not (question.question and question.question.strip()) and not (
         question.form or question.uploads or question.human_input
     ):

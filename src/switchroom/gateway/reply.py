@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, time
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import hdrs, web
 from aiohttp.typedefs import LooseHeaders
 
 from switchroom.errors import BadInput, Fault
+from switchroom.http_problems import read_json
 
 _encode = msgspec.json.Encoder().encode
+T = TypeVar("T")
 
 
 def json_reply(value: Any, *, status: int = 200, headers: LooseHeaders | None = None) -> web.Response:
@@ -67,6 +69,19 @@ def invalid_body(error: msgspec.ValidationError) -> BadInput:
     what, _, place = str(error).partition(" - at `$")
     pointer = re.sub(r"\[(\d+)\]", r"/\1", place.rstrip("`").replace("[...]", "")).replace(".", "/")
     return BadInput(f"`{pointer.lstrip('/') or 'body'}` is wrong: {what}.", faults=[Fault(what, pointer)])
+
+
+def as_shape(value: Any, shape: type[T]) -> T:
+    """A decoded body as `shape`. Raises `BadInput` that names the place that is wrong."""
+    try:
+        return msgspec.convert(value, shape)
+    except msgspec.ValidationError as error:
+        raise invalid_body(error) from error
+
+
+async def read_as(request: web.Request, shape: type[T], max_bytes: int) -> T:
+    """The JSON body as `shape`. Raises `BadInput` or, beyond `max_bytes`, `TooLarge`."""
+    return as_shape(await read_json(request, max_bytes), shape)
 
 
 def not_modified(request: web.Request, etag: str) -> bool:

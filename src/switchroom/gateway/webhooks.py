@@ -11,9 +11,8 @@ from switchroom.access import Scope
 from switchroom.errors import BadInput, Conflict, Fault
 from switchroom.gateway.enqueue_body import url_fault
 from switchroom.gateway.operation import operation
-from switchroom.gateway.reply import bad_parameter, invalid_body, json_reply, query_int, rfc3339
+from switchroom.gateway.reply import bad_parameter, json_reply, query_int, read_as, rfc3339
 from switchroom.gateway.services import known_flow, services
-from switchroom.http_problems import read_json
 from switchroom.queue import EndReason, State
 from switchroom.webhooks import CALLBACK, Attempt, Delivery, Endpoint, MessageType, Outcome
 
@@ -320,11 +319,7 @@ async def _flow_id(request: web.Request) -> str:
 
 
 async def _body(request: web.Request, kind: type[_T]) -> _T:
-    value = await read_json(request, services(request).max_body_bytes)
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        raise invalid_body(error) from error
+    return await read_as(request, kind, services(request).max_body_bytes)
 
 
 def _check(request: web.Request, url: str | None, description: str | None) -> None:
