@@ -56,7 +56,7 @@ async def test_queues_store_and_requests(parts: Services, client: TestClient, mo
     assert value(page, metrics.QUEUE_ENDED + "_total", flow="a", what="answered") == 1
     assert value(page, metrics.QUEUE_LONGEST, flow="a") > 0
     assert value(page, metrics.STORE_UP) == 1 and value(page, metrics.STORE_MEMORY) > 0
-    assert value(page, "switchroom_http_request_seconds_count", route="/healthz", status="200") >= 1
+    assert value(page, "switchroom_http_request_seconds_count", method="GET", route="/healthz", status="200") >= 1
     assert value(page, "switchroom_process_resident_memory_bytes", process=metrics.process_name("api")) > 0
 
 
