@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from switchroom.app import ROLES, Role, store_folder
+from switchroom.app import Role, run, store_folder
 from switchroom.errors import Conflict, SwitchroomError, Unavailable
 from switchroom.settings import Settings
 from switchroom.store import EmbeddedServer, Store
@@ -80,7 +80,7 @@ async def run_role(role: Role, settings: Settings) -> None:
     async with opened_store(settings) as store_url:
         store = await Store.connect(store_url, replicas_ack=settings.replicas_ack)
         try:
-            await ROLES[role](settings, store, stop, ready)
+            await run(role, settings, store, stop, ready)
         finally:
             await store.close()
 

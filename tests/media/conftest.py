@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest_asyncio
 from pydantic import SecretStr
 
-from switchroom.app import run_api
+from switchroom.app_api import run_api
 from switchroom.engine import FlowStore
 from switchroom.queue import Feed, Queue
 from switchroom.realtime import MediaSettings

@@ -128,7 +128,7 @@ async def test_background_work_that_breaks_starts_again(
                 await feed.run()
         await feed.run()
 
-    kept = asyncio.create_task(app._kept_up(breaks_once))
+    kept = asyncio.create_task(app.kept_up(breaks_once))
     try:
         await enqueue(queue, "1", receiver.url)
         await until(lambda: len(receiver.got) == 1)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
-
-from aiortc import RTCIceCandidate
-from aiortc.sdp import candidate_from_sdp
+from typing import TYPE_CHECKING, NamedTuple
 
 from switchroom.errors import BadInput, Fault
+
+if TYPE_CHECKING:  # the API reads a tag here: only a media process has the media stack in memory
+    from aiortc import RTCIceCandidate
 
 MAX_CANDIDATES = 64
 _UFRAG = re.compile(r"^a=ice-ufrag:(\S+)\s*$", re.MULTILINE)
@@ -32,6 +32,8 @@ def ice_tag(sdp: str) -> str:
 
 def read_fragment(text: str) -> Fragment:
     """Reads a fragment. Raises `BadInput` naming the line that is no candidate, or when there are too many."""
+    from aiortc.sdp import candidate_from_sdp
+
     ufrag, mid, complete = "", "", False
     index = -1
     candidates: list[RTCIceCandidate] = []
