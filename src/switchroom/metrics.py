@@ -7,8 +7,10 @@ label `process`. Durations are seconds, as Prometheus wants them.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import (
@@ -27,6 +29,9 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 REGISTRY = CollectorRegistry()
 ProcessCollector(namespace="switchroom", registry=REGISTRY)
+
+TASKS = Gauge("switchroom_process_tasks", "Tasks of the event loop", registry=REGISTRY)
+THREADS = Gauge("switchroom_process_threads", "Threads that Python knows of", registry=REGISTRY)
 
 _LATENCIES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.5, 5.0, 10.0)
 
@@ -98,9 +103,11 @@ def process_name(role: str) -> str:
     return f"{role}-{socket.gethostname()}-{os.getpid()}"
 
 
-def own_figures() -> str:
-    """This process's figures, as text. Reads files of the kernel: in a thread."""
-    return generate_latest(REGISTRY).decode()
+async def own_figures() -> str:
+    """This process's figures, as text."""
+    TASKS.set(len(asyncio.all_tasks()))
+    THREADS.set(threading.active_count())
+    return await asyncio.to_thread(lambda: generate_latest(REGISTRY).decode())  # it reads files of the kernel
 
 
 def page(by_process: Mapping[str, str], shared: Iterable[Metric]) -> bytes:

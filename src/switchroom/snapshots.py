@@ -25,7 +25,7 @@ async def leave_snapshots(store: Store, role: str, before: Callable[[], Awaitabl
             try:
                 if before is not None:
                     await before()
-                text = await asyncio.to_thread(metrics.own_figures)
+                text = await metrics.own_figures()
                 await store.call("SADD", keys.metric_processes(), name)
                 await store.call("SET", keys.metric_snapshot(name), text, "PX", LIFE_MS)
             except SwitchroomError as error:

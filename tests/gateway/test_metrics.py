@@ -58,6 +58,8 @@ async def test_queues_store_and_requests(parts: Services, client: TestClient, mo
     assert value(page, metrics.STORE_UP) == 1 and value(page, metrics.STORE_MEMORY) > 0
     assert value(page, "switchroom_http_request_seconds_count", method="GET", route="/healthz", status="200") >= 1
     assert value(page, "switchroom_process_resident_memory_bytes", process=metrics.process_name("api")) > 0
+    assert value(page, "switchroom_process_tasks", process=metrics.process_name("api")) > 1
+    assert value(page, "switchroom_process_threads", process=metrics.process_name("api")) >= 1
 
 
 async def test_figures_of_other_processes(parts: Services, client: TestClient) -> None:

@@ -57,7 +57,7 @@ async def _timed(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def show(request: web.Request) -> web.Response:
     """With a store that does not answer only this process's own figures and `switchroom_store_up` 0."""
     parts = services(request)
-    own = await asyncio.to_thread(metrics.own_figures)
+    own = await metrics.own_figures()
     by_process = {metrics.process_name("api"): own}
     shared: list[Metric] = []
     up = GaugeMetricFamily(metrics.STORE_UP, "Whether the store answers")
