@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -75,6 +76,8 @@ async def run_role(role: Role, settings: Settings) -> None:
     stop = stop_on_signals()
 
     def ready(url: str) -> None:
+        # What start-up made is never garbage, and walking it holds everything up: a full collection took 125 ms here.
+        gc.freeze()
         print(f"ready {role} {url}".rstrip(), flush=True)
 
     async with opened_store(settings) as store_url:
