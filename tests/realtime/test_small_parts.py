@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from switchroom.engine.voice_settings import VoiceSettings
+from switchroom.realtime import MediaSettings
 from switchroom.realtime.audio import FRAME, SILENCE, SILENT_DBFS, Framer, Samples, level_dbfs, to_mono
 from switchroom.realtime.clauses import ClauseSplitter
 from switchroom.realtime.playout import Playout
@@ -160,3 +162,11 @@ def test_speakable_is_one_clean_line() -> None:
     assert speakable("**Hello**\n<b>there</b>\x07 | you") == "Hello b there /b you"
     assert "\n" not in speakable("a\nb")
     assert len(speakable("x" * 10_000)) == 500
+
+
+def test_a_flow_can_replace_every_text_of_ours() -> None:
+    ours = {name for name in MediaSettings.model_fields if name.endswith(("_text", "_texts"))}
+    assert len(ours) > 8 and ours <= set(VoiceSettings.__struct_fields__)
+    voice = VoiceSettings(silence_prompt_text="Sind Sie noch da?", filler_texts=(), record_consent_text="")
+    led = MediaSettings(record_consent_text="This call is recorded.").led_by(voice)
+    assert (led.silence_prompt_text, led.filler_texts, led.record_consent_text) == ("Sind Sie noch da?", (), "")

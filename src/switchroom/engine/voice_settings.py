@@ -43,6 +43,7 @@ class VoiceSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     hold_next_text: _Text | None = None
     hold_every_s: _Seconds | None = None
     resume_text: _Text | None = None
+    record_consent_text: _Text | None = None
     after_call: Annotated[str, Meta(max_length=200)] = ""
     """Where the flow's work on an ended call begins: a node of it (ID or label), or another flow's ID. Its texts and
     fields are the record's artefacts. No media process has such a thing of its own."""

@@ -469,6 +469,8 @@ class Conversation(Speaker):
         """Say a sentence of our own between turns. False: the caller spoke into it. `must_hear`: it cannot be
         interrupted; what is said into it is answered afterwards."""
         assert self._playout is not None
+        if not text:  # a flow may want nothing said
+            return True
         self._must_hear = must_hear
         try:
             await self._say(text, None)

@@ -116,7 +116,7 @@ class Speaker(ABC):
         if rest := turn.splitter.flush():
             await turn.pieces.put(rest)
         values = read_back(turn.noted, "".join(turn.tokens)) if self._settings.read_back else ""
-        if values and turn.outcome == "await_input":
+        if values and self._settings.read_back_text and turn.outcome == "await_input":
             await turn.pieces.put(self._settings.read_back_text.replace("{values}", values))
         await turn.pieces.put(None)
 
@@ -172,6 +172,8 @@ class Speaker(ABC):
             messages.append(Message(role="agent", text=heard, at_ms=time.time_ns() // 1_000_000))
 
     async def _apologise(self, turn: Turn) -> None:
+        if not self._settings.failure_text:
+            return
         try:
             await self._say(self._settings.failure_text, turn)
         except SwitchroomError as error:

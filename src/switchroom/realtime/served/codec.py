@@ -55,12 +55,16 @@ class Incoming:
 
 def outgoing(samples: Samples, form: Format) -> Iterator[str]:
     """48 kHz samples of a clause as pieces in base64, 200 ms each. CPU work: call it in a thread."""
-    lower = resample(samples, RATE, form.hz)
-    law = _LAWS.get(form.type)
-    raw = g711.encode(lower, law) if law is not None else lower.astype("<i2").tobytes()
-    step = form.hz * _DELTA_MS // 1000 * (1 if law is not None else 2)
+    raw = on_the_wire(resample(samples, RATE, form.hz), form)
+    step = form.hz * _DELTA_MS // 1000 * (1 if form.type in _LAWS else 2)
     for at in range(0, len(raw), step):
         yield base64.b64encode(raw[at : at + step]).decode("ascii")
+
+
+def on_the_wire(samples: Samples, form: Format) -> bytes:
+    """Samples at the rate of `form`, in it."""
+    law = _LAWS.get(form.type)
+    return g711.encode(samples, law) if law is not None else samples.astype("<i2").tobytes()
 
 
 def spoken_in(samples16: Samples) -> str:

@@ -10,6 +10,7 @@ import asyncio
 import copy
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any
@@ -28,6 +29,7 @@ from switchroom.realtime.served.codec import outgoing
 from switchroom.realtime.served.config import Config
 from switchroom.realtime.served.hearing import Utterance
 from switchroom.realtime.served.items import Item, Items, from_client
+from switchroom.realtime.served.preface import Preface
 from switchroom.realtime.served.protocol import Tell, WireError, new_id
 from switchroom.realtime.served.response import Response
 from switchroom.realtime.served.tools import Called, Desk, arguments, forced
@@ -38,6 +40,7 @@ from switchroom.realtime.voice import NodeDone
 
 log = logging.getLogger(__name__)
 
+_GUIDANCE = 20
 _CALLS_TOGETHER_S = 0.02
 """Calls that a model makes at once come within this time: they end one response."""
 
@@ -79,8 +82,9 @@ class Dialogue:
         self._tasks: set[asyncio.Task[None]] = set()
         self._playing: list[tuple[Response, Item]] = []
         self._sounding: Response | None = None
-        self.preface = ""
-        """Said before the first words of the agent."""
+        self.preface = Preface()
+        self.guided: deque[str] = deque(maxlen=_GUIDANCE)
+        """What operators told the agent; the caller does not hear it."""
         self.spoke = False
         """The agent's voice was made in this session."""
         self.idle_since = time.monotonic()
@@ -134,6 +138,26 @@ class Dialogue:
             self._end(self._active, "cancelled", reason=reason)
         self.silence()
 
+    def give_way(self) -> None:
+        """An operator takes the agent's place: what it was about to say is not said, and the turn is forgotten."""
+        self.interrupt("client_cancelled")
+        turn, self._turn = self._turn, None
+        if turn is not None:  # it waits for a function of the client's
+            self._spawn(turn.close(), "turn-close")
+
+    def open_for_operator(self, config: Config) -> Response:
+        """A response that an operator speaks; it holds the place of the agent's."""
+        asked = {"metadata": {"operator": "true"}}
+        response = Response(self._tell, self.items, config, asked, self.conversation, audio=self._by_events)
+        response.by_operator = True
+        self._active = response
+        self.free.clear()
+        response.begin()
+        return response
+
+    def end_of_operator(self, response: Response) -> None:
+        self._end(response, "completed")
+
     def silence(self) -> None:
         """Drop what waits to be played."""
         sounding, playing = self._sounding, [item for _, item in self._playing]
@@ -144,6 +168,7 @@ class Dialogue:
         self._playing.clear()
         for item in playing:
             item.heard = item.left
+            self.preface.cut(item, item.left)
             if not self._by_events:
                 # The server played it, so it knows: the client is told what the conversation keeps.
                 item.cut(item.left)
@@ -170,6 +195,7 @@ class Dialogue:
         if any(one is item for _, one in self._playing):
             self.playout.clear()
             self._playing = [(response, one) for response, one in self._playing if one is not item]
+        self.preface.cut(item, audio_end_ms * 48)
         item.cut(audio_end_ms * 48)
         self._transcript.cut(item, wait=False)
 
@@ -195,9 +221,10 @@ class Dialogue:
 
     async def _run(self, response: Response, own: list[Item] | None, since: Utterance | None, say: str) -> None:
         try:
-            if self.preface and response.config.speaks and response.asked.get("conversation") != "none":
-                preface, self.preface = self.preface, ""
-                await self._speak(response, preface)
+            if self.preface.due and response.config.speaks and response.asked.get("conversation") != "none":
+                await self._speak(response, self.preface.text)
+                if response.alive:
+                    self.preface.said(response.message(), response.message().made)
             if say:
                 await self._speak(response, say)
                 self._end(response, "completed")
@@ -234,7 +261,7 @@ class Dialogue:
             if item.words is not None:
                 await asyncio.shield(item.words)
         question = " ".join(text for item in taken if item.role == "user" and (text := item.text()))
-        standing = [response.config.instructions, *self.items.standing()]
+        standing = [response.config.instructions, *self.items.standing(), *self.guided]
         self._standing = [text for text in standing if text]
         turn = self._turn
         if turn is not None and (question or turn.over):
@@ -388,6 +415,7 @@ class Dialogue:
             if not self._by_events:
                 self._tell({"type": "output_audio_buffer.started", "response_id": response.id})
         item.left += size
+        self.preface.left(item)
         self._settle_played(response, item)
 
     def _settle_played(self, response: Response, item: Item) -> None:
@@ -421,6 +449,8 @@ class Dialogue:
             self._undo(response)
             if response.task is not None:
                 response.task.cancel()
+        if response.by_operator:
+            return  # who was heard in real time
         for item in response.output:
             if item.made:
                 self._settle_played(response, item)

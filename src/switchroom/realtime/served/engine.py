@@ -6,7 +6,6 @@ import asyncio
 import copy
 import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from switchroom.engine.session import Session
 from switchroom.errors import SwitchroomError
 from switchroom.realtime.audio import Samples
-from switchroom.realtime.ears import SpeechParts
+from switchroom.realtime.ears import Heard, SpeechParts
 from switchroom.realtime.playout import Playout
 from switchroom.realtime.served import config as configs
 from switchroom.realtime.served.clients import Client, Clients
@@ -22,8 +21,11 @@ from switchroom.realtime.served.codec import Incoming
 from switchroom.realtime.served.config import Config
 from switchroom.realtime.served.dialogue import Dialogue
 from switchroom.realtime.served.hearing import MIN_COMMIT_MS, Hearing, Utterance
+from switchroom.realtime.served.intake import Intake
 from switchroom.realtime.served.items import Item, from_client, retrieved, seen
 from switchroom.realtime.served.protocol import Event, WireError, count_of, error_event, new_id, text_of
+from switchroom.realtime.served.socket import SocketLeg
+from switchroom.realtime.served.stand_in import StandIn
 from switchroom.realtime.served.transcript import Transcript
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.voice import Concluded, Emit
@@ -37,9 +39,9 @@ _INLINE = 5
 
 
 class ServedEngine:
-    """One session. See `voice.VoiceEngine`; `by_events`: sound comes and goes in events (a WebSocket), and not in RTP.
+    """One session. See `voice.VoiceEngine` and `desk.Yielding`.
 
-    `on_mic` gets the caller's sound that came in events, 48 kHz, for whoever records.
+    `leg` is the WebSocket on which sound comes and goes in events; None: it comes and goes by RTP.
     """
 
     def __init__(
@@ -51,13 +53,12 @@ class ServedEngine:
         *,
         model: str,
         given: dict[str, Any] | None = None,
-        by_events: bool,
-        on_mic: Callable[[Samples], None] | None = None,
+        leg: SocketLeg | None,
     ) -> None:
         self._settings = settings
         self._clients = clients
-        self._by_events = by_events
-        self._on_mic = on_mic
+        self._leg = leg
+        self._by_events = leg is not None
         self.session = session
         expires = int(time.time() + settings.max_call_s)
         kind = str((given or {}).get("type", "realtime"))
@@ -67,12 +68,16 @@ class ServedEngine:
             self._wire, self._config = configs.updated(self._wire, {**given, "type": kind})
         self._transcript = Transcript()
         self.dialogue = Dialogue(
-            clients.tell, parts, session, self._transcript, by_events=by_events, conversation=new_id("conv")
+            clients.tell, parts, session, self._transcript, by_events=self._by_events, conversation=new_id("conv")
         )
         if settings.record_calls:
-            self.dialogue.preface = settings.record_consent_text
+            self.dialogue.preface.text = settings.record_consent_text
         self._hearing = Hearing(parts, self, self._config.audio.input.turn_detection)
+        self._intake = Intake(self._hearing, self.dialogue.preface)
         self._incoming = Incoming(self._config.audio.input.format)
+        self._operator = StandIn(self.dialogue, self._transcript, lambda: self._config, sounds=self._by_events)
+        if leg is not None:
+            leg.played = self._operator.frame
         self._mic: asyncio.Queue[Samples] = asyncio.Queue(_MIC_FRAMES)
         self._tasks: set[asyncio.Task[None]] = set()
         self._answering = asyncio.Lock()
@@ -133,6 +138,7 @@ class ServedEngine:
             for task in (*tasks, *self._tasks):
                 task.cancel()
             await asyncio.gather(*tasks, *self._tasks, return_exceptions=True)
+            await self._intake.close()
             await self.dialogue.close()
 
     async def _until_finished(self) -> None:
@@ -140,12 +146,31 @@ class ServedEngine:
 
     async def _hear_line(self) -> None:
         while True:
-            samples = await self._mic.get()
-            await self._hearing.feed(samples)
+            await self._hear_out(await self._mic.get())
+
+    async def _hear_out(self, samples: Samples) -> None:
+        by_voice = self._config.audio.input.turn_detection is not None
+        await self._intake.feed(samples, by_voice=by_voice)
 
     def greet(self, client: Client) -> None:
         """A client that joins in the middle learns what the session is."""
         self._clients.join(client, {"event_id": new_id("event"), "type": "session.created", "session": self._wire})
+
+    # --- desk.Yielding -------------------------------------------------------------------------------------------
+
+    def hand_over(self) -> None:
+        self._operator.begin()
+
+    def hand_back(self, say: str) -> None:
+        self._operator.end()
+        if say:
+            self.dialogue.respond(self._config, {}, say=say)
+
+    def guide(self, text: str) -> None:
+        self.dialogue.guided.append(text)
+
+    def operator_said(self, spoken: Heard) -> None:
+        self._operator.said(spoken)
 
     # --- events of the clients -----------------------------------------------------------------------------------
 
@@ -173,8 +198,10 @@ class ServedEngine:
                 self._needs_events(kind)
                 await self._append(text_of(event, "audio"))
             case "input_audio_buffer.commit":
+                await self._intake.flush()
                 self._commit()
             case "input_audio_buffer.clear":
+                self._intake.forget()
                 self._hearing.clear()
                 self._clients.tell({"type": "input_audio_buffer.cleared"})
             case "output_audio_buffer.clear":
@@ -211,9 +238,9 @@ class ServedEngine:
         for piece in self._incoming.pieces(audio):
             long = piece.size > self._incoming.form.hz // _INLINE
             samples = await asyncio.to_thread(self._incoming.up, piece) if long else self._incoming.up(piece)
-            if self._on_mic is not None:
-                self._on_mic(samples)
-            await self._hearing.feed(samples)
+            if self._leg is not None:
+                self._leg.take_mic(samples)  # for whoever records and listens
+            await self._hear_out(samples)
 
     def _needs_events(self, kind: str) -> None:
         if not self._by_events:
@@ -255,6 +282,8 @@ class ServedEngine:
         if asked is not None and not isinstance(asked, dict):
             raise WireError("Invalid type for 'response': expected an object.", code="invalid_type", param="response")
         asked = asked or {}
+        if self._operator.talks and asked.get("conversation") != "none":
+            raise WireError("An operator talks in the agent's place.", code="operator_talks", param="type")
         if self._config.type == "transcription":
             raise WireError("A transcription session makes no responses.", code="invalid_value", param="type")
         metadata = asked.get("metadata")
@@ -286,7 +315,8 @@ class ServedEngine:
     def uttered(self, utterance: Utterance) -> None:
         """Voice detection ended an utterance: it is committed, and answered where the session says so."""
         detection = self._config.audio.input.turn_detection
-        self._committed(utterance, answer=detection is not None and detection.create_response)
+        answer = detection is not None and detection.create_response and not self._operator.talks
+        self._committed(utterance, answer=answer)
 
     def _commit(self) -> None:
         utterance = self._hearing.commit()
@@ -335,7 +365,7 @@ class ServedEngine:
                 self._clients.tell({"type": f"{kind}.delta", **place, "delta": text})
             usage = {"type": "duration", "seconds": round(utterance.seconds, 3)}
             self._clients.tell({"type": f"{kind}.completed", **place, "transcript": text, "usage": usage})
-        if answer and text and self._config.type == "realtime":
+        if answer and text and not self._operator.talks and self._config.type == "realtime":
             await self._answer(utterance)
 
     async def _answer(self, utterance: Utterance) -> None:
@@ -357,6 +387,7 @@ class ServedEngine:
                 detection is None
                 or detection.idle_timeout_ms is None
                 or not self.dialogue.quiet
+                or self._operator.talks
                 or not self.dialogue.spoke
             ):
                 heard_from = time.monotonic()

@@ -96,7 +96,7 @@ class ServedHost:
         async def made() -> Transport:
             return leg
 
-        engine = self._maker(unpacked(ticket.data), clients, call_id, by_events=True, leg=leg)
+        engine = self._maker(unpacked(ticket.data), clients, call_id, leg=leg)
         await self._join(ticket.flow_id, ticket.task_id, made, make_engine=engine, call_id=call_id)
         try:
             socket = await opened(request)
@@ -122,7 +122,7 @@ class ServedHost:
                 raise
             return leg
 
-        engine = self._maker(unpacked(opening), clients, call_id, by_events=False, leg=None)
+        engine = self._maker(unpacked(opening), clients, call_id, leg=None)
         await self._join(flow_id, task_id, made, make_engine=engine, call_id=call_id)
         return answer
 
@@ -143,16 +143,14 @@ class ServedHost:
         raw = await self._store.call("GETDEL", keys.realtime_accepted(flow_id, task_id))
         if raw is None:
             return None
-        return self._maker(unpacked(raw), Clients(), task_id, by_events=False, leg=None)
+        return self._maker(unpacked(raw), Clients(), task_id, leg=None)
 
     def over(self, call_id: str) -> None:
         """A call has ended."""
         if (live := self._live.pop(call_id, None)) is not None:
             live.clients.end("the call is over")
 
-    def _maker(
-        self, opening: Opening, clients: Clients, call_id: str, *, by_events: bool, leg: SocketLeg | None
-    ) -> MakeEngine:
+    def _maker(self, opening: Opening, clients: Clients, call_id: str, *, leg: SocketLeg | None) -> MakeEngine:
         parts = self._parts
         if parts is None:
             raise Unavailable(
@@ -175,8 +173,7 @@ class ServedHost:
                 clients,
                 model=opening.model,
                 given=opening.session,
-                by_events=by_events,
-                on_mic=leg.take_mic if leg is not None else None,
+                leg=leg,
             )
             dialogue = served.dialogue
             inner = self._engine.responder

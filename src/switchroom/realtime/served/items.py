@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -45,6 +45,8 @@ class Item:
         """Samples of them that count as heard, where that is not all."""
         self.made = 0
         self.complete = False
+        self.by_operator = False
+        """An operator said it, in the agent's place."""
 
     @property
     def id(self) -> str:
@@ -180,20 +182,33 @@ class Items:
                 open_items.append(item)
         return open_items
 
+    def all_answered(self) -> None:
+        """Nothing that was said so far is a question to the flow any more."""
+        for item in self.unanswered():
+            item.answered = True
+
     def said(self, but: list[Item]) -> list[Message]:
         """What was said, as the flow keeps it, without the items `but`."""
-        roles = {"user": "caller", "assistant": "agent"}
         told = [
-            (roles[item.role], item.text())
+            (item, text)
             for item in self._items
-            if item.type == "message" and item.role in roles and item not in but
+            if item.type == "message"
+            and item.role in ("user", "assistant")
+            and item not in but
+            and (text := item.text())
         ]
-        return [Message(role="caller" if role == "caller" else "agent", text=text) for role, text in told if text]
+        return [Message(role=_speaker(item), text=text) for item, text in told]
 
     def standing(self) -> list[str]:
         """The texts of system messages."""
         found = (item.text() for item in self._items if item.type == "message" and item.role == "system")
         return [text for text in found if text]
+
+
+def _speaker(item: Item) -> Literal["caller", "agent", "operator"]:
+    if item.role == "user":
+        return "caller"
+    return "operator" if item.by_operator else "agent"
 
 
 def from_client(given: Any, param: str = "item") -> Item:

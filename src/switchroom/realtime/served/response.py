@@ -29,6 +29,8 @@ class Response:
         self.config = config
         self.asked = asked
         self.alive = True
+        self.by_operator = False
+        """An operator speaks it, and not the agent."""
         self.task: asyncio.Task[None] | None = None
         """What makes it."""
         self.timing: Timing | None = None
@@ -193,6 +195,7 @@ class Response:
 
     def _open_item(self, wire: dict[str, Any]) -> Item:
         item = Item({"id": new_id("item"), "object": "realtime.item", **wire})
+        item.by_operator = self.by_operator
         self.output.append(item)
         self._tell({"type": "response.output_item.added", **self._of_output(item), "item": seen(item)})
         if self._items is not None:

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Literal
 
 from aiohttp import WSMsgType, web
@@ -100,6 +101,8 @@ class SocketLeg(SocketClient):
         self._framer = Framer()
         self._closed = asyncio.Event()
         self.frames_dropped = 0
+        self.played: Callable[[Samples], None] = lambda frame: None
+        """Told each 20 ms of the agent's side, as it passes."""
 
     def start(self, playout: Playout, listener: Listener) -> None:
         playout.confirm_all()
@@ -158,7 +161,7 @@ class SocketLeg(SocketClient):
         due = time.monotonic()
         while True:
             if self._playout is not None:
-                self._playout.next_frame()
+                self.played(self._playout.next_frame())
             if self._listener is not None:
                 self._listener.on_frame(self._mic.popleft() if self._mic else SILENCE)
             due += FRAME_S

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from switchroom.realtime.ears import Heard
 from switchroom.realtime.served.hearing import Utterance
 from switchroom.realtime.served.items import Item
 from switchroom.realtime.voice import AgentSpeaking, CallerSpeaking, Emit, Said, TurnDone, VoiceEvent
@@ -75,6 +76,11 @@ class Transcript:
         """A message that the caller wrote."""
         if item.role == "user" and item.words is None:
             self._caller(item.text(), time.monotonic(), time.monotonic())
+
+    def operator(self, spoken: Heard) -> None:
+        """An operator's words to the caller."""
+        started, ended = self._ms(spoken.started), self._ms(spoken.ended)
+        self._emit(Said(role="operator", text=spoken.text, final=True, start_ms=started, end_ms=ended))
 
     def _caller(self, text: str, started: float, ended: float) -> None:
         if text:
