@@ -178,3 +178,36 @@ async def test_what_functions_for_node_use_harmlessly_is_there(sandbox: Sandbox)
     assert await sandbox.call("console.log('x'); console.error(1); return structuredClone({a: [1]}).a", {}) == [1]
     with pytest.raises(ScriptError, match="use an HTTP node"):
         await sandbox.call("return await fetch('http://example.com')", {})
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        ("JSON.stringify = () => 'no JSON'; JSON.parse = String = Reflect = undefined; return {a: [1]}", {"a": [1]}),
+        ("Promise.prototype.then = () => 0; return 2", 2),
+        ("Object.defineProperty(globalThis, '__out', {get: () => 'no JSON'}); return 3", None),
+        ("globalThis.__out = 'no JSON'; globalThis.__failed = 'x'; return 4", 4),
+    ],
+)
+async def test_a_script_replaces_nothing_of_ours(body: str, value: Any, sandbox: Sandbox) -> None:
+    if value is None:
+        with pytest.raises(ScriptError):
+            await sandbox.call(body, {})
+    else:
+        assert await sandbox.call(body, {}) == value
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("const x = {}; x.x = x; return x", "circular"),
+        ("return 10n", "BigInt"),
+        ("throw Symbol('no text')", "Symbol"),
+        ("throw {toString() { throw 1 }}", "what has no text"),
+        ("return '\\ud800'", "cannot be read"),
+        ("return 'a'.repeat(1 << 21)", "longer than 1048576"),
+    ],
+)
+async def test_a_result_that_cannot_be_had_is_named(body: str, sentence: str, sandbox: Sandbox) -> None:
+    with pytest.raises(ScriptError, match=sentence):
+        await sandbox.call(body, {})

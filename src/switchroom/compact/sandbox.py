@@ -72,6 +72,7 @@ class Sandbox:
             "cpu_s": self.limits.cpu_s,
             "memory": self.limits.memory,
             "stack": self.limits.stack,
+            "longest": _MAX_RESULT,
         }
         answer = await self._answer(request)
         if answer is None:
@@ -80,9 +81,10 @@ class Sandbox:
             raise ScriptError("The script used more memory than its limit.")
         if "failed" in answer:
             raise ScriptError(_sentence(answer["failed"]))
-        if len(answer["out"]) > _MAX_RESULT:
-            raise ScriptError(f"The script's result is longer than {_MAX_RESULT} characters.")
-        return msgspec.json.decode(answer["out"])
+        try:
+            return msgspec.json.decode(answer["out"])
+        except msgspec.DecodeError as error:  # half of a surrogate pair, a number that is none here
+            raise ScriptError(f"The script's result cannot be read: {error}.") from error
 
     async def _answer(self, request: dict[str, Any]) -> dict[str, str] | None:
         loop = asyncio.get_running_loop()

@@ -87,9 +87,8 @@ class _Worker(threading.Thread):
             bufsize=0,
         )
         # The first answer says that it is up: its start is not a script's time.
-        self._exchange(
-            process, _frame({"body": "", "bound": {}, "cpu_s": 1, "memory": 1 << 24, "stack": 1 << 18}), _START_S
-        )
+        nothing = {"body": "", "bound": {}, "cpu_s": 1, "memory": 1 << 24, "stack": 1 << 18, "longest": 4}
+        self._exchange(process, _frame(nothing), _START_S)
         return process
 
     def _answer(self, process: subprocess.Popen[bytes], job: Job) -> dict[str, str] | None:

@@ -1,7 +1,8 @@
 """The process in which flows' JavaScript runs. Run by its path, so that it imports nothing of ours and starts fast.
 
 On its standard input and output: 4 bytes of length (big-endian), then JSON. A request is `{body, bound: {name: JSON
-text}, cpu_s, memory, stack}`, an answer `{out: JSON text}` or `{failed: sentence}`. It ends with its input.
+text}, cpu_s, memory, stack, longest}`, an answer `{out: JSON text}` of at most `longest` characters, or `{failed:
+sentence}`. It ends with its input.
 """
 
 from __future__ import annotations
@@ -24,6 +25,24 @@ _AT_HAND = """
     0
 """
 """What functions written for Node use without reaching for anything; nobody reads what they log."""
+_RUN = """
+    (() => {
+        const { stringify } = JSON, { apply, defineProperty } = Reflect, { then } = Promise.prototype, text = String;
+        let out, failed;
+        defineProperty(globalThis, "__out", { get: () => out });
+        defineProperty(globalThis, "__failed", { get: () => failed });
+        const tell = error => {
+            try { failed = text((error && error.message) || error) }
+            catch { failed = "The script threw what has no text." }
+        };
+        const keep = value => {
+            try { out = stringify(value === undefined ? null : value) ?? "null" }
+            catch (error) { tell(error) }
+        };
+        globalThis.__run = (made, given) => apply(then, apply(made, undefined, given), [keep, tell]);
+    })(); 0
+"""
+"""Runs a function and keeps what it gives as JSON, with what the engine had before the script could replace any of it."""
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
@@ -43,12 +62,8 @@ def run(request: dict[str, Any]) -> dict[str, str]:
         arguments = ", ".join(f"globalThis[{json.dumps('__in_' + name)}]" for name in names)
         declared = ", ".join([*map(json.dumps, names), "__body"])
         context.set("__body", request["body"])
-        context.eval(
-            "globalThis.__out = undefined; globalThis.__failed = undefined;"
-            f"(new (async function(){{}}).constructor({declared}))"
-            f"({arguments}).then(v => {{ __out = JSON.stringify(v === undefined ? null : v) ?? 'null' }},"
-            " e => { __failed = String(e && e.message || e) }); 0"
-        )
+        context.eval(_RUN)
+        context.eval(f"__run((new (async function(){{}}).constructor({declared})), [{arguments}]); 0")
         while context.execute_pending_job():
             pass
         failed, out = context.get("__failed"), context.get("__out")
@@ -56,7 +71,11 @@ def run(request: dict[str, Any]) -> dict[str, str]:
         return {"failed": str(error)}
     if isinstance(failed, str):
         return {"failed": failed}
-    return {"out": out} if isinstance(out, str) else {"failed": "The script waits for something that never comes."}
+    if not isinstance(out, str):
+        return {"failed": "The script waits for something that never comes."}
+    if len(out) > request["longest"]:
+        return {"failed": f"The script's result is longer than {request['longest']} characters."}
+    return {"out": out}
 
 
 def _read(size: int) -> bytes:
