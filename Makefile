@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON_BIN := .venv/bin/python
 # Further words for pytest: make test ARGS="-k queue"
 ARGS ?=
+# A test run starts hundreds of processes: none compiles again what another has compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo test check clean help
 

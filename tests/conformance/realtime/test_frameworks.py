@@ -10,11 +10,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from agents import function_tool
-from agents.realtime import RealtimeAgent, RealtimeRunner
-from livekit import rtc
-from livekit.agents import llm
-from livekit.plugins import openai
 from openai import AsyncOpenAI
 from openai.types.realtime.realtime_audio_input_turn_detection import ServerVad
 from pydantic import SecretStr
@@ -38,6 +33,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def test_openai_agents(house: ServedHouse, speech: Speech) -> None:
+    # The frameworks are large: loaded where they run, not by every process that collects the tests.
+    from agents import function_tool
+    from agents.realtime import RealtimeAgent, RealtimeRunner
+
     asked: list[str] = []
 
     @function_tool
@@ -83,6 +82,10 @@ def _said(history: list[Any]) -> set[tuple[str, str]]:
 
 
 async def test_livekit(house: ServedHouse, speech: Speech) -> None:
+    from livekit import rtc
+    from livekit.agents import llm
+    from livekit.plugins import openai
+
     async with aiohttp.ClientSession() as http:
         model = openai.realtime.RealtimeModel(
             model="support",
