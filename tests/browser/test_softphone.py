@@ -29,6 +29,13 @@ const { get, set } = Object.getOwnPropertyDescriptor(RTCDataChannel.prototype, "
 const onmessage = { get, set(heard) { set.call(this, (message) => window.deaf || heard(message)); } };
 Object.defineProperty(RTCDataChannel.prototype, "onmessage", onmessage);
 """
+_PEERS = """
+// What the page keeps to itself.
+window.peers = [];
+window.RTCPeerConnection = class extends RTCPeerConnection {
+  constructor(...given) { super(...given); window.peers.push(this); }
+};
+"""
 _OPERATE = """
 // An operator's page, in a few lines: listens by an SDP offer, whispers, talks, gives the call back, leaves.
 async (live) => {
@@ -117,7 +124,7 @@ async def softphone(server: Server, tmp_path: Path) -> AsyncIterator[Page]:
             ],
         )
         page = await browser.new_page(viewport={"width": 640, "height": 900})
-        await page.add_init_script(_DEAF)
+        await page.add_init_script(_DEAF + _PEERS)
         complaints: list[str] = []
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
@@ -168,7 +175,10 @@ async def test_a_call_from_the_page(server: Server, softphone: Page, tmp_path: P
     await expect(mute).to_have_text("Unmute")
     assert await page.locator("#caller-level").evaluate("async one => { await new Promise(r => setTimeout(r, 150)); "
                                                          "return one.value; }") == -60  # fmt: skip
+    # keys, by the page's buttons and by the browser's own sender of tones, are one number
     await page.locator("#keys [data-key='5']").click()
+    await page.evaluate("window.peers.at(-1).getSenders()[0].dtmf.insertDTMF('402#')")
+    await expect(caller.filter(has_text="5402").first).to_be_visible(timeout=20_000)
 
     seen = await page.evaluate(_OPERATE, f"/api/v1/openai-realtime/{FLOW}/live/{task}")
     assert seen == {"statuses": [201, 200, 200, 200, 200, 204], "talks": "ann", "operators": [["ann", "listen"]]}

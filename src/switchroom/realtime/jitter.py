@@ -41,6 +41,7 @@ class _Packet(NamedTuple):
     number: int
     timestamp: int
     payload: bytes
+    audio: bool = True
 
 
 class JitterBuffer:
@@ -88,6 +89,16 @@ class JitterBuffer:
         if self._gap_since is not None and number < max(self._waiting):
             self.reordered += 1
             self._lateness = max(self._lateness, now - self._gap_since)
+        return self._drain(now)
+
+    def pass_over(self, number: int, now: float) -> list[Slot]:
+        """A packet of the stream that is no audio came: its number is not to be missed."""
+        if self._next is None:
+            return []
+        number = self._next + _signed(number - self._next, 16)
+        if not 0 <= number - self._next <= _JUMP or number in self._waiting:
+            return []
+        self._waiting[number] = _Packet(number, self._timestamp, b"", audio=False)
         return self._drain(now)
 
     def poll(self, now: float) -> list[Slot]:
@@ -143,6 +154,9 @@ class JitterBuffer:
         self._gap_since = None
 
     def _hand_on(self, packet: _Packet, slots: list[Slot], now: float) -> None:
+        if not packet.audio:
+            self._next = packet.number + 1
+            return
         left_out = packet.timestamp - self._timestamp
         while left_out >= self._frame and len(slots) < _MOST_FILLED:
             self._fill(slots, self._frame, None, sent=False)

@@ -22,6 +22,7 @@ from switchroom.realtime import opus
 from switchroom.realtime.audio import FRAME, FRAME_S, RATE, SILENCE, Decimator, Framer, Interpolator, Samples
 from switchroom.realtime.g711 import G711_RATE, Law, decode, encode
 from switchroom.realtime.jitter import JitterBuffer, Slot
+from switchroom.realtime.telephone_event import KeyReader
 
 log = logging.getLogger(__name__)
 
@@ -118,11 +119,21 @@ class _Arrived(NamedTuple):
 
 
 class MediaPath:
-    """One leg's packets both ways. `source` gives the next 20 ms, `sink` takes those of the caller."""
+    """One leg's packets both ways. `source` gives the next 20 ms, `sink` takes those of the caller, `on_key` the keys
+    that it presses."""
 
-    def __init__(self, source: Callable[[], Samples], sink: Callable[[Samples], None]) -> None:
+    def __init__(
+        self,
+        source: Callable[[], Samples],
+        sink: Callable[[Samples], None],
+        on_key: Callable[[str], None] = lambda key: None,
+    ) -> None:
         self._source = source
         self._sink = sink
+        self._on_key = on_key
+        self._keys = KeyReader()
+        self.key_types: frozenset[int] = frozenset()
+        """Payload types of keys, as negotiated."""
         self._framer = Framer()
         self._codec: Codec | None = None
         self._buffer: JitterBuffer | None = None
@@ -290,17 +301,25 @@ class MediaPath:
             self.broken += 1
             return
         first, second, number, timestamp, ssrc = _HEADER.unpack_from(packet)
-        if second & 0x7F != self._payload_type:
-            return
+        payload_type = second & 0x7F
         payload = _payload(packet, first)
         if not payload:
             return
         now = time.monotonic()
+        if payload_type in self.key_types:
+            self.last_packet_s = now
+            self._hand_on(self._buffer.pass_over(number, now))
+            if (key := self._keys.take(timestamp, second >= 128, payload)) is not None:
+                self._on_key(key)
+            return
+        if payload_type != self._payload_type:
+            return
         self.last_packet_s = now
         if ssrc != self._ssrc:  # the first packet, or another source: its numbers begin anew
             self._ssrc = ssrc
             assert self._codec is not None
             self._buffer = JitterBuffer(self._codec.samples_of, self._step)
+            self._keys = KeyReader()
         self._count(ssrc, number, timestamp)
         self._hand_on(self._buffer.put(number, timestamp, payload, now))
 

@@ -3,7 +3,7 @@
 The client opens the data channel (label `events`). On it, JSON texts: to the client `state`, `transcript`, `turn`,
 `ended`, `ping`, `pong`; from the client `ping` (answered by `pong`), `pong`, `dtmf` (`digits`) and what the
 conversation takes. A leg on which neither audio nor a message came for `dead_peer_s` is dead, whatever the library
-says: its own consent check takes half a minute.
+says: its own consent check takes half a minute. Keys may also come as RFC 4733 has them (a browser's `RTCDTMFSender`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from switchroom.realtime.media_path import MediaPath
 from switchroom.realtime.peer import SilentTrack, asking_for_copies, close_peer, new_peer, prepare
 from switchroom.realtime.playout import Playout
 from switchroom.realtime.settings import MediaSettings
+from switchroom.realtime.telephone_event import answered
 from switchroom.realtime.trickle import MAX_CANDIDATES, Fragment, ice_tag, read_fragment
 from switchroom.realtime.turn import usable
 from switchroom.realtime.voice import DTMF_KEYS, Listener
@@ -70,7 +71,7 @@ class WebRtcLeg:
         self.gone_cause: Literal["", "hung_up", "dead", "failed"] = ""
         self.events_dropped = 0
         self.frames_received = 0
-        self.path = MediaPath(self._pull, self._hear)
+        self.path = MediaPath(self._pull, self._hear, self._pressed)
 
         self._peer.on("datachannel", self._on_channel)
         self._peer.on("connectionstatechange", self._on_state)
@@ -100,7 +101,8 @@ class WebRtcLeg:
         self._spawn(self._watch(), "leg-watch")
         sdp = str(self._peer.localDescription.sdp)
         self._tag, self._offered_tag = ice_tag(sdp), ice_tag(offer_sdp)
-        return asking_for_copies(sdp)
+        sdp, self.path.key_types = answered(asking_for_copies(sdp), offer_sdp)
+        return sdp
 
     def trickle(self, fragment: str, tag: str) -> None:
         """Take addresses that the caller found after its offer. `tag`: the answer's ICE session, "" for whichever.
@@ -201,6 +203,10 @@ class WebRtcLeg:
         if self._listener is not None:
             self._listener.on_frame(frame)
 
+    def _pressed(self, key: str) -> None:
+        if self._listener is not None:
+            self._listener.on_dtmf(key)
+
     def _on_channel(self, channel: RTCDataChannel) -> None:
         if channel.label != self._label or self._channel is not None:
             return
@@ -232,8 +238,8 @@ class WebRtcLeg:
                 pass
             case "dtmf":
                 for digit in str(event.get("digits", ""))[:_DIGITS]:
-                    if self._listener is not None and digit.upper() in DTMF_KEYS:
-                        self._listener.on_dtmf(digit.upper())
+                    if digit.upper() in DTMF_KEYS:
+                        self._pressed(digit.upper())
             case _ if self._listener is not None:
                 self._listener.on_message(event)
 
