@@ -42,7 +42,7 @@ _RUN = """
         globalThis.__run = (made, given) => apply(then, apply(made, undefined, given), [keep, tell]);
     })(); 0
 """
-"""Runs a function and keeps what it gives as JSON, with what the engine had before the script could replace any of it."""
+"""Runs a function and keeps what it gives as JSON, by what the engine had before the script could replace any of it."""
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 

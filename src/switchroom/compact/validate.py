@@ -20,7 +20,16 @@ _PLACES = frozenset(
     {"$form", "$flow", "$state", "$vars", "$webhook", "$iteration", "$slot", "$slots", "$intent", "$question"}
 )
 _WORDS = frozenset(
-    {"question", "chat_history", "runtime_messages_length", "current_date_time", "file_attachment", "output", "now"}
+    {
+        "question",
+        "chat_history",
+        "runtime_messages_length",
+        "loop_count",
+        "current_date_time",
+        "file_attachment",
+        "output",
+        "now",
+    }
 )
 _STATE = re.compile(r"\$(?:flow\.)?state\.([A-Za-z0-9_$]+)")
 _FUNCTION_NAMES = ("$flow", "$vars", "$form", "$state", "$question")

@@ -90,10 +90,12 @@ class Engine:
         runtime: Mapping[str, Any] | None = None,
         tools: Sequence[CustomTool] = (),
         journal: Journal | None = None,
+        flow_id: str = "",
     ) -> AsyncGenerator[Event, None]:
         """One turn. The last event is TurnEnded or TurnFailed; the session is changed as the turn goes.
 
-        `variables` and `tools` are the flow's own; `runtime` are the variables that came with this turn, which win.
+        `variables` and `tools` are the flow's own; `runtime` are the variables that came with this turn, which win;
+        `flow_id` is what `{{ $flow.chatflowId }}` reads.
         With a `journal` each finished node is kept before the next one runs.
 
         Closing the iterator (`contextlib.aclosing`) cancels the turn at once: the caller's words stay in the
@@ -110,6 +112,7 @@ class Engine:
             {tool.name: tool for tool in tools},
             journal or Journal(str(uuid.uuid4())),
             events,
+            flow_id,
         )
         task = asyncio.create_task(work)
         try:
@@ -132,6 +135,7 @@ class Engine:
         tools: dict[str, CustomTool],
         journal: Journal,
         events: asyncio.Queue[Event],
+        flow_id: str,
     ) -> None:
         realtime = session.realtime or graph.kind == "realtime"
         turn: Turn | None = None
@@ -165,7 +169,9 @@ class Engine:
                     media=paused.media if paused else given.media,
                     emit=events.put,
                 )
-                ended = await turn.run(graph, positions, variables=variables, runtime=runtime, tools=tools)
+                ended = await turn.run(
+                    graph, positions, variables=variables, runtime=runtime, tools=tools, flow_id=flow_id
+                )
         except SwitchroomError as error:
             last = TurnFailed(node_id=_node_of(turn), code=error.code, detail=error.detail, status=error.status)
         except TimeoutError:

@@ -71,7 +71,8 @@ class NodeFinished(msgspec.Struct, frozen=True, kw_only=True, tag="node_finished
     """A node is done. `output` is what templates read as `{{ nodeId.output.path }}`; `branch` is the output taken
     by a routing node; `state` is the flow state after it; `usage` what a model counted (`model`, `inputTokens`,
     `outputTokens`, `totalTokens`); `error` why it failed (then the turn fails), `waits` that it has only asked a person
-    or waits for a time."""
+    or waits for a time. `previous` are the nodes that led here (None: the turn before did, where the words of this one
+    were awaited); `inside` the Iteration or Execute Flow that holds it, `item` the number of the Iteration's item."""
 
     node_id: str
     label: str
@@ -85,6 +86,9 @@ class NodeFinished(msgspec.Struct, frozen=True, kw_only=True, tag="node_finished
     usage: dict[str, Any] = {}
     error: str = ""
     waits: bool = False
+    previous: list[str] | None = None
+    inside: str | None = None
+    item: int | None = None
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True, tag="token"):

@@ -19,9 +19,9 @@ declarations that the reader, the validation and the palette (`GET /api/v1/nodes
 `python -m switchroom.engine.pages > docs/nodes.md`.
 
 Texts may hold templates: `{{ question }}`, `{{ $form.name }}`, `{{ $flow.state.key }}`, `{{ $vars.name }}`,
-`{{ nodeId.output.path }}`, `{{ $iteration }}`, `{{ chat_history }}`, `{{ runtime_messages_length }}`,
-`{{ current_date_time }}`. A filter may follow: `{{ $form.ticket | spell }}` (also `upper`, `lower`, `trim`). What a
-caller says is never read as a template.
+`{{ nodeId.output.path }}`, `{{ $iteration }}`, `{{ $flow.sessionId }}`, `{{ $flow.chatflowId }}`, `{{ chat_history }}`,
+`{{ runtime_messages_length }}`, `{{ loop_count }}`, `{{ file_attachment }}`, `{{ current_date_time }}`. A filter may
+follow: `{{ $form.ticket | spell }}` (also `upper`, `lower`, `trim`). What a caller says is never read as a template.
 
 What is set in more than one place:
 

@@ -32,6 +32,8 @@ class Region:
 
     def __init__(self, graph: CompactGraph, entries: Iterable[str]) -> None:
         self._graph = graph
+        self.came_from: dict[str, list[str]] = {}
+        """The nodes whose taken edges led to a node; none for an entry."""
         self.ready: deque[str] = deque(dict.fromkeys(entries))
         inside = below(graph, self.ready)
         self._open = dict.fromkeys(inside, 0)
@@ -54,6 +56,7 @@ class Region:
             self._open[target] -= 1
             if taken:
                 self._taken.add(target)
+                self.came_from.setdefault(target, []).append(edge[0])
             if self._open[target] > 0:
                 continue
             if target in self._taken:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,10 +15,16 @@ from switchroom.engine.session import Session
 
 __all__ = ["Scope", "merge", "seed_state", "set_path"]
 
+_DOCUMENTS = re.compile(r"(?:<doc name=[^>]*>[^<]*</doc>\n?)+")
+"""The texts of a turn's files, as they stand before its question."""
+
 
 class Scope:
     """Names of one running graph. `prefix` sets a nested flow's outputs apart from its caller's. `$vars` is
-    `runtime` (what came with the turn) over `variables` (those of the server and of the flows)."""
+    `runtime` (what came with the turn) over `variables` (those of the server and of the flows). `loop_count` is how
+    often the Loop that was taken last has gone back."""
+
+    loop_count = 0
 
     def __init__(
         self,
@@ -29,6 +36,7 @@ class Scope:
         runtime: dict[str, Any] | None = None,
         prefix: str = "",
         iteration: Any = MISSING,
+        flow_id: str = "",
     ) -> None:
         self.graph = graph
         self.session = session
@@ -38,6 +46,7 @@ class Scope:
         self.known = merge(variables, self.runtime) if runtime else variables
         self.prefix = prefix
         self.iteration = iteration
+        self.flow_id = flow_id
 
     def output(self, node_id: str) -> Any:
         return self.session.outputs.get(self.prefix + node_id, MISSING)
@@ -58,7 +67,10 @@ class Scope:
             "state": session.state,
             "sessionId": session.session_id,
             "chatId": session.session_id,
+            "chatflowId": self.flow_id,
+            "chatflowid": self.flow_id,
             "input": self.question,
+            "runtimeChatHistoryLength": len(session.runtime),
         }
 
     def history(self) -> str:
@@ -92,6 +104,10 @@ class Scope:
                 return self.history()
             case "runtime_messages_length":
                 return len(self.session.runtime)
+            case "loop_count":
+                return self.loop_count
+            case "file_attachment":
+                return found[0].strip() if (found := _DOCUMENTS.match(self.question)) else ""
             case "current_date_time" | "now":
                 return datetime.now(UTC).isoformat(timespec="seconds")
         value = self.output(head)

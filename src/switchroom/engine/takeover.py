@@ -152,6 +152,7 @@ class Takeover:
             runtime=given.runtime,
             tools=given.tools,
             journal=kept,
+            flow_id=kept.flow_id,
         )
         state = ExecutionState.ERROR
         async with contextlib.aclosing(running) as events:

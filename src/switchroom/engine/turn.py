@@ -9,7 +9,6 @@ docs/decisions/engine-turns.md.
 from __future__ import annotations
 
 import asyncio
-import copy
 import re
 import time
 from collections import Counter
@@ -17,11 +16,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from switchroom.compact.model import CompactGraph, Node
-from switchroom.compact.palette import BY_NAME
 from switchroom.compact.templates import MISSING, as_text, render
 from switchroom.engine.custom_tool import CustomTool
-from switchroom.engine.events import Event, HumanAnswer, Media, NodeFinished, NodeStarted, Stop, Token
+from switchroom.engine.events import Event, HumanAnswer, Media, NodeStarted, Stop, Token
 from switchroom.engine.flows import Flow
+from switchroom.engine.frame import Frame, label_of, told_of
 from switchroom.engine.nodes import RUNNABLE
 from switchroom.engine.nodes.base import Child, Ended, Kit, NodeFault, Parked, Question, Result, Step
 from switchroom.engine.paused import Entry
@@ -49,24 +48,6 @@ class Bounds(NamedTuple):
     nesting: int = 8
     output: int = 50_000
     parallel: int = 16
-
-
-class _Frame(NamedTuple):
-    """A graph on the way: the turn's own, a nested flow's, or an Iteration's inside."""
-
-    graph: CompactGraph
-    scope: Scope
-    depth: int
-    may_wait: bool
-    ends_call: bool
-    """Its end is the conversation's end."""
-    path: str
-    """Before the keys of its steps."""
-    inside: str
-    """The key of the step that it is inside of."""
-    tools: dict[str, CustomTool]
-    silent: bool = False
-    """What is said inside is heard by nobody: it is a tool's."""
 
 
 def talks_in_loops(graph: CompactGraph) -> bool:
@@ -145,17 +126,21 @@ class Turn:
         variables: dict[str, Any],
         runtime: dict[str, Any],
         tools: dict[str, CustomTool],
+        flow_id: str,
     ) -> Ended:
         """The whole turn, from these positions (none: from Start). Raises SwitchroomError."""
-        scope = Scope(graph, self.session, question=self.question, variables=variables, runtime=runtime)
-        frame = _Frame(graph, scope, 0, self.realtime, True, "", "", tools)
+        scope = Scope(
+            graph, self.session, question=self.question, variables=variables, runtime=runtime, flow_id=flow_id
+        )
+        scope.loop_count = max(self.session.loops.values(), default=0) if self.realtime else 0
+        frame = Frame(graph, scope, 0, self.realtime, True, "", "", tools)
         self._replay.begin(positions)
         ended = await self._enter(frame, positions)
         if not self._heard and not self.realtime and ended.text and not ended.stays:
             await self._say("", self.current.id if self.current else "", ended.text)
         return ended
 
-    async def _enter(self, frame: _Frame, positions: list[str]) -> Ended:
+    async def _enter(self, frame: Frame, positions: list[str]) -> Ended:
         resume: dict[str, list[str]] = {}
         for position in positions:
             head, _, inner = position.partition(NEST)
@@ -167,9 +152,11 @@ class Turn:
             raise NodeFault("The flow has no Start node.", code="no_start")
         return await self._pass(frame, [frame.graph.starts[0].id], {})
 
-    async def _pass(self, frame: _Frame, entries: list[str], resume: dict[str, list[str]]) -> Ended:
+    async def _pass(self, frame: Frame, entries: list[str], resume: dict[str, list[str]]) -> Ended:
         """Runs what is ready: in text flows all of it at once, in a live call one node after another."""
         region = Region(frame.graph, entries)
+        goes_on = set(resume)
+        """Entries at which an earlier turn left off: what led there is not known here."""
         running: dict[asyncio.Task[Result], Node] = {}
         jumps: list[tuple[Node, str]] = []
         waits: str | None = None
@@ -180,7 +167,9 @@ class Turn:
             while True:
                 while region.ready and not jumps and len(running) < width:
                     node = frame.graph.by_id[region.ready.popleft()]
-                    step = self._step(frame, node, resume.pop(node.id, None))
+                    previous = None if node.id in goes_on else region.came_from.get(node.id, [])
+                    goes_on.discard(node.id)
+                    step = self._step(frame, node, resume.pop(node.id, None), previous)
                     running[asyncio.create_task(step, name=f"node {node.id}")] = node
                 if not running:
                     if not jumps or stopped:
@@ -194,7 +183,9 @@ class Turn:
                     elif way == "jump":
                         again = below(frame.graph, [target])
                         others = [node_id for node_id in region.ready if node_id not in again]
+                        came_from = {node_id: region.came_from.get(node_id, []) for node_id in others}
                         region = Region(frame.graph, [target, *others])
+                        region.came_from |= came_from | {target: [loop.id]}
                     continue
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in sorted(done, key=lambda task: running[task].id):
@@ -216,7 +207,7 @@ class Turn:
             if running:
                 await asyncio.gather(*running, return_exceptions=True)
 
-    async def _back(self, frame: _Frame, loop: Node, target: str) -> str:
+    async def _back(self, frame: Frame, loop: Node, target: str) -> str:
         """What a Loop does: `jump` at once, `wait` at its target for the caller's next words, `end` at its limit."""
         key = frame.scope.prefix + loop.id
         waits = False
@@ -231,6 +222,7 @@ class Turn:
         limit = loop.inputs.get("max")
         if not isinstance(limit, int):
             limit = _LOOPS_REALTIME if frame.may_wait else _LOOPS_TEXT
+        frame.scope.loop_count = taken
         if taken > limit:
             fallback = loop.inputs.get("fallback") or (_GOODBYE if frame.may_wait else "")
             if fallback and not frame.silent:
@@ -238,18 +230,18 @@ class Turn:
             return "end"
         return "wait" if waits else "jump"
 
-    async def _step(self, frame: _Frame, node: Node, resume_at: list[str] | None) -> Result:
+    async def _step(self, frame: Frame, node: Node, resume_at: list[str] | None, previous: list[str] | None) -> Result:
         visit = self._visits[frame.path + node.id] = self._visits[frame.path + node.id] + 1
         key = f"{frame.path}{node.id}@{visit}"
         self.current = node
         started = time.monotonic()
         try:
-            result = await self._finished(frame, node, key) or await self._run(frame, node, key, resume_at)
+            result = await self._finished(frame, node, key) or await self._run(frame, node, key, resume_at, previous)
         except Exception as error:
             if self.failed is None:
                 self.failed = node
                 why = error.detail if isinstance(error, SwitchroomError) else type(error).__name__
-                await self._emit(self._event(node, Result(), started, error=why))
+                await self._emit(told_of(frame, node, Result(), started, previous, error=why))
             raise
         finally:
             if self._speaker == key:
@@ -257,7 +249,7 @@ class Turn:
                 self._floor.release()
         return result
 
-    async def _finished(self, frame: _Frame, node: Node, key: str) -> Result | None:
+    async def _finished(self, frame: Frame, node: Node, key: str) -> Result | None:
         """The result of a step that finished before: in silence, or told to who listens here first."""
         found = self._replay.done(key, frame.inside)
         if found is None:
@@ -283,7 +275,9 @@ class Turn:
         await self._emit(event)
         return Result(event.output, event.input, entry.branch, jump=entry.jump)
 
-    async def _run(self, frame: _Frame, node: Node, key: str, resume_at: list[str] | None) -> Result:
+    async def _run(
+        self, frame: Frame, node: Node, key: str, resume_at: list[str] | None, previous: list[str] | None
+    ) -> Result:
         kind = RUNNABLE.get(node.kind)
         if kind is None:
             detail = (
@@ -296,7 +290,7 @@ class Turn:
         if self._steps > self._bounds.steps:
             raise NodeFault(f"The turn took more than {self._bounds.steps} steps.", code="too_many_steps")
         started = time.monotonic()
-        label = _label(node)
+        label = label_of(node)
         await self._emit(NodeStarted(node_id=node.id, label=label, node_kind=node.kind, at_ms=_now_ms()))
         if self.fresh and kind.listens(node):
             self._used_since_back = True
@@ -309,30 +303,13 @@ class Turn:
         if result.until_ms:
             self.until_ms = min(self.until_ms or result.until_ms, result.until_ms)
             result = result._replace(stopped=True)
-        event = self._event(node, result, started)
+        event = told_of(frame, node, result, started, previous)
         if not (result.wait or result.stopped):
             # Nothing is awaited between the node's last change of the session and this.
             entry = Entry(event=event, said=self._replay.said(key), branch=result.branch, jump=result.jump)
             await self._replay.commit(key, frame.inside, entry)
         await self._emit(event)
         return result
-
-    def _event(self, node: Node, result: Result, started: float, *, error: str = "") -> NodeFinished:
-        return NodeFinished(
-            node_id=node.id,
-            label=_label(node),
-            node_kind=node.kind,
-            at_ms=_now_ms(),
-            duration_ms=(time.monotonic() - started) * 1000,
-            input=result.input,
-            output=result.output,
-            branch=None if result.branch is None else str(result.branch),
-            # A copy: the state goes on changing after this event.
-            state=copy.deepcopy(self.session.state),
-            usage=result.usage or {},
-            error=error,
-            waits=result.wait or result.stopped,
-        )
 
     async def _stop(self, key: str, node: Node, label: str, question: Question) -> None:
         # Told as an answer is, but no part of what the flow said: who has the run as a step gets no question.
@@ -349,7 +326,7 @@ class Turn:
             )
         )
 
-    def _given(self, frame: _Frame, node: Node, key: str, resume_at: list[str] | None) -> Step:
+    def _given(self, frame: Frame, node: Node, key: str, resume_at: list[str] | None) -> Step:
         async def say(text: str) -> None:
             if not frame.silent:
                 await self._say(key, node.id, text)
@@ -394,7 +371,7 @@ class Turn:
         )
 
     async def _nested(
-        self, frame: _Frame, node: Node, key: str, flow: Flow, question: str, resume_at: list[str], *, tool: str = ""
+        self, frame: Frame, node: Node, key: str, flow: Flow, question: str, resume_at: list[str], *, tool: str = ""
     ) -> Ended:
         if frame.depth + 1 > self._bounds.nesting:
             raise NodeFault(f"Flows are nested deeper than {self._bounds.nesting}.", code="nested_too_deep")
@@ -406,6 +383,7 @@ class Turn:
             variables=merge(outer.variables, flow.settings.variables),
             runtime=outer.runtime,
             prefix=outer.prefix + node.id + tool + NEST,
+            flow_id=flow.id,
         )
         before = len(self._heard)
         if not resume_at:
@@ -419,13 +397,15 @@ class Turn:
             may_wait=frame.may_wait and not tool,
             silent=frame.silent or bool(tool),
             inside=key,
+            holder=node.id,
+            item=None,
             tools=frame.tools | {tool.name: tool for tool in flow.settings.tools},
         )
         ended = await self._enter(inner, resume_at)
         self.current = node
         return ended._replace(text="".join(self._heard[before:]).strip() or ended.text)
 
-    async def _children(self, frame: _Frame, node: Node, key: str, item: Any, index: int) -> Child:
+    async def _children(self, frame: Frame, node: Node, key: str, item: Any, index: int) -> Child:
         inside = [child for child in frame.graph.nodes if child.parent == node.id]
         entered = {edge[2] for edge in frame.graph.edges}
         entries = [child.id for child in inside if child.id not in entered]
@@ -441,8 +421,17 @@ class Turn:
             runtime=outer.runtime,
             prefix=outer.prefix,
             iteration=item,
+            flow_id=outer.flow_id,
         )
-        inner = frame._replace(scope=scope, may_wait=False, ends_call=False, path=f"{key}#{index}/", inside=key)
+        inner = frame._replace(
+            scope=scope,
+            may_wait=False,
+            ends_call=False,
+            path=f"{key}#{index}/",
+            inside=key,
+            holder=node.id,
+            item=index,
+        )
         ended = await self._pass(inner, entries, {})
         outputs = [scope.output(child.id) for child in inside if child.id not in frame.graph.ways_on]
         found = [output for output in outputs if output is not MISSING]
@@ -474,10 +463,6 @@ class Turn:
         if heard:
             self._heard.append(text)
         await self._emit(Token(node_id=node_id, text=text))
-
-
-def _label(node: Node) -> str:
-    return node.label or (BY_NAME[node.kind].label if node.kind in BY_NAME else node.id)
 
 
 def _now_ms() -> int:

@@ -19,12 +19,19 @@ def executed_data(execution: Execution) -> list[dict[str, Any]]:
         data |= {"input": node.get("input"), "output": _output(node), "state": node.get("state")}
         if error := node.get("error"):
             data["error"] = error
+        if (holder := node.get("inside")) is not None:
+            data["parentNodeId"] = holder
+        if (item := node.get("item")) is not None:
+            data["iterationIndex"] = item
+        previous = node.get("previous")
+        if previous is None:  # it went on where an earlier turn had left off
+            previous = [items[-1]["nodeId"]] if items else []
         items.append(
             {
                 "nodeId": node["node_id"],
                 "nodeLabel": node["label"],
                 "data": data,
-                "previousNodeIds": [items[-1]["nodeId"]] if items else [],
+                "previousNodeIds": previous,
                 "status": status_of(node.get("error"), node.get("waits")),
                 "branch": node.get("branch"),
                 "durationMs": node.get("duration_ms"),

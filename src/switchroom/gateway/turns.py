@@ -205,6 +205,7 @@ class Turn:
             runtime=self.overridden.variables,
             tools=settings.tools,
             journal=journal,
+            flow_id=self.flow.id,
         )
         async with contextlib.aclosing(running) as events:
             while (event := await _next(events, deadline)) is not None:
