@@ -34,7 +34,7 @@ async def test_the_life_of_a_key(client: TestClient, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [
-        ({}, ""),
+        ({}, "/keyName"),
         ({"keyName": " "}, "/keyName"),
         ({"keyName": 7}, "/keyName"),
         ({"keyName": "x", "scopes": []}, "/scopes"),

@@ -169,7 +169,7 @@ async def test_delete(client: TestClient, parts: Services, echo_canvas: dict[str
         ('{"flowData": {"nodes": [], "edges": []}, "deployed": "yes"}', "/deployed"),
         ('{"flowData": {"nodes": [], "edges": []}, "settings": {"lines": 0}}', "/settings/lines"),
         ('{"flowData": {"nodes": [], "edges": []}, "settings": {"duplicates": "maybe"}}', "/settings/duplicates"),
-        ('{"flowData": {"nodes": [], "edges": []}, "settings": {"line": 1}}', "/settings"),
+        ('{"flowData": {"nodes": [], "edges": []}, "settings": {"line": 1}}', "/settings/line"),
     ],
 )
 async def test_a_wrong_import_names_its_field(client: TestClient, body: str, pointer: str) -> None:

@@ -57,7 +57,7 @@ async def test_documents_are_kept_found_and_removed(client: TestClient) -> None:
     [
         ([], ""),
         ([{"text": "no key"}], "/0/key"),
-        ([{"key": "a"}], "/0"),
+        ([{"key": "a"}], "/0/text"),
         ([{"key": "a", "text": 7}], "/0/text"),
         ([{"key": "a" * 3000, "text": "x"}], "/0/key"),
     ],

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from switchroom.errors import BadInput
 from switchroom.gateway import enqueue_body
 from switchroom.gateway.app import build_gateway
+from switchroom.gateway.reply import rfc3339
 from switchroom.gateway.services import Services
 from switchroom.net import Guard
 from switchroom.queue import EndReason
@@ -85,7 +86,8 @@ async def test_the_id_is_found_in_any_case_and_stored_as_ID(line: TestClient, sp
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(38641656457, "38641656457"), (12.0, "12"), (1e5, "100000"), (1.5, "1.5"), (-3, "-3"), (0, "0")]
+    ("value", "text"),
+    [(38641656457, "38641656457"), (12.0, "12"), (1e5, "100000"), (1.5, "1.5"), (-3, "-3"), (0, "0"), (-0.0, "0")],
 )
 async def test_a_number_becomes_its_decimal_string(line: TestClient, value: float, text: str) -> None:
     assert (await task_of_form(line, {"ID": value}))["ID"] == text
@@ -136,6 +138,14 @@ async def test_two_spellings_with_one_value_are_one_id(line: TestClient) -> None
         ({"form": {"ID": "1"}, "maxAttempts": 0}, "/maxAttempts"),
         ({"form": {"ID": "1"}, "skills": "a"}, "/skills"),
         ({"form": {"ID": "1"}, "skills": [1]}, "/skills"),
+        ({"form": {"ID": "1"}, "skills": ["@cc"]}, "/skills"),
+        ({"form": {"ID": "1"}, "skills": [" @cc"]}, "/skills"),
+        ({"form": {"ID": "1"}, "notBefore": "2090-W01-1T00:00:00Z"}, "/notBefore"),
+        ({"form": {"ID": "1"}, "ccBaseUrl": "http://127.1/"}, "/ccBaseUrl"),
+        ({"form": {"ID": "1"}, "ccBaseUrl": "http://0x7f000001"}, "/ccBaseUrl"),
+        ({"form": {"ID": "1"}, "ccBaseUrl": "http://2130706433"}, "/ccBaseUrl"),
+        ({"form": {"ID": "1"}, "ccBaseUrl": "http://10.0.0.1."}, "/ccBaseUrl"),
+        ({"form": {"ID": "1"}, "ccBaseUrl": "http://localhost./"}, "/ccBaseUrl"),
         ({"form": {"ID": "1"}, "ccBaseUrl": "ftp://x.example"}, "/ccBaseUrl"),
         ({"form": {"ID": "1"}, "ccBaseUrl": "unity.example"}, "/ccBaseUrl"),
         ({"form": {"ID": "1"}, "ccBaseUrl": "https://a:b@unity.example"}, "/ccBaseUrl"),
@@ -257,7 +267,9 @@ async def test_etag_and_long_poll(line: TestClient) -> None:
         line.get(f"{BASE}/status", params={**query, "wait": "10"}, headers={"If-None-Match": etag})
     )
     await asyncio.sleep(0.1)
-    assert not waiting.done()
+    await task_of(line, "another")
+    await asyncio.sleep(0.1)
+    assert not waiting.done(), "who waits for one call is not told of the others"
     await line.post(f"{BASE}/cancel", json={"taskId": task, "reason": "no need"})
     changed = await asyncio.wait_for(waiting, 3)
     assert changed.status == 200
@@ -310,6 +322,19 @@ async def test_callback_is_scheduled(line: TestClient) -> None:
     assert "position" not in body
     task = await (await line.get(f"{BASE}/status", params={"taskId": body["taskId"]})).json()
     assert task["state"] == "scheduled"
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("2090-01-01t00:00:00z", "2090-01-01T00:00:00.000Z"),
+        ("2090-01-01T02:00:00.250000001+02:00", "2090-01-01T00:00:00.250Z"),
+        ("2089-12-31T23:59:60Z", "2090-01-01T00:00:00.000Z"),
+    ],
+)
+def test_every_time_of_rfc_3339_is_read(text: str, at: str) -> None:
+    call = enqueue_body.parse({"form": {"ID": "1"}, "notBefore": text}, None, Guard())
+    assert rfc3339(call.not_before_ms or 0) == at
 
 
 async def test_a_kiosk_on_the_lan_can_be_allowed(line: TestClient) -> None:

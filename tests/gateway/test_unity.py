@@ -299,6 +299,11 @@ async def test_completed_by_its_name_it_ends_at_once_and_leaves_a_record(
         await reaches(line, task, "live")
         status, body = await post(line, "complete", {"taskId": task, "outcome": "done"})
         assert (status, body["state"], body["status"]) == (200, "ended", "completed")
+        other = await enqueue(line, url, "+2")
+        await reaches(line, other, "live")
+        status, body = await post(line, "cancel", {"taskId": other, "reason": "a mistake"})
+        assert (status, body["state"], body["status"]) == (200, "ended", "cancelled")
+        assert (await reaches(line, other, "ended"))["detail"] == "a mistake"
     keeper = Housekeeping(parts.store, parts.queue, parts.executions, call_hours=1, record_days=1)
     await keeper.once()
     (record,) = await parts.executions.attempt_ids("line", task)
@@ -309,7 +314,8 @@ async def test_completed_by_its_name_it_ends_at_once_and_leaves_a_record(
 
 async def test_bad_words_are_refused(line: TestClient) -> None:
     for verb in ("accept", "refuse", "ping"):
-        assert (await post(line, verb, {"taskId": "x"}))[0] == 400
+        status, body = await post(line, verb, {"taskId": "x"})
+        assert (status, body["errors"]) == (400, [{"detail": "is required", "pointer": "/token"}])
         assert (await post(line, verb, {"taskId": "x", "token": "1"}))[0] == 400
         assert (await post(line, verb, {"taskId": "x", "token": 1}))[0] == 404
     assert (await post(line, "complete", {"taskId": "x", "token": True}))[0] == 400

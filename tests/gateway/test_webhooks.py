@@ -213,7 +213,7 @@ async def test_endpoints_are_kept_changed_and_removed(hooked: tuple[TestClient, 
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [
-        ({}, ""),
+        ({}, "/url"),
         ([], ""),
         ({"url": 1}, "/url"),
         ({"url": "ftp://a.example/"}, "/url"),
@@ -224,7 +224,7 @@ async def test_endpoints_are_kept_changed_and_removed(hooked: tuple[TestClient, 
         ({"url": "https://a.example/", "types": ["call.live", "call.lost"]}, "/types/1"),
         ({"url": "https://a.example/", "types": "call.live"}, "/types"),
         ({"url": "https://a.example/", "description": "x" * 201}, "/description"),
-        ({"url": "https://a.example/", "secret": "mine"}, ""),
+        ({"url": "https://a.example/", "secret": "mine"}, "/secret"),
     ],
 )
 async def test_a_wrong_body_is_refused_with_its_place(

@@ -37,7 +37,8 @@ async def complete_held(
 
 
 async def close_unity(parts: Services, flow_id: str, ended: tuple[str, State, str]) -> tuple[str, State, str]:
-    """A call that was completed by its name ends at once where nobody else has a record to close: at a Unity client."""
+    """A call that a verb took from its holder ends at once where nobody else has a record to close: at a Unity client,
+    which learns of it by its next ping."""
     task_id, state, reason = ended
     call = await parts.queue.get(flow_id, task_id) if state is State.WRAPUP else None
     if call is None or call.owner != UNITY_OWNER:

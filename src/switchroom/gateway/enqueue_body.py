@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
+import re
 import time
 from datetime import datetime
 from decimal import Decimal
@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from switchroom.errors import BadInput, Fault
-from switchroom.net import Guard
+from switchroom.net import Guard, address_in
 from switchroom.queue import NewCall
 
 MAX_ID = 256
@@ -32,7 +32,7 @@ IDEMPOTENCY_KEY = {
 }
 
 _canonical = msgspec.json.Encoder(order="deterministic")
-
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d):(\d\d)((?:\.\d+)?)(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 _ID_SCHEMA = {"anyOf": [{"type": "string", "pattern": r"\S", "maxLength": MAX_ID}, {"type": "integer"}]}
 _Skill = Annotated[str, Meta(min_length=1, max_length=MAX_SKILL, pattern=r"^[^@\s]")]
@@ -136,6 +136,8 @@ def _id_text(value: object) -> str | None:
         return None
     if isinstance(value, int):
         return str(value)
+    if value == 0:  # also -0.0, which is no other number
+        return "0"
     if isinstance(value, float):  # a whole number in exponent or point notation is the same number
         text = format(Decimal(repr(value)), "f")
         return text.rstrip("0").rstrip(".") if "." in text else text
@@ -156,12 +158,15 @@ def _time(body: dict[str, Any], name: str, faults: list[Fault]) -> int | None:
     value = body.get(name)
     if value is None:
         return None
-    try:
-        at = datetime.fromisoformat(value) if isinstance(value, str) and "T" in value.upper() else None
-        if at is not None and at.tzinfo is not None:
-            return max(1, int(at.timestamp() * 1000))
-    except (ValueError, OverflowError):
-        pass
+    # Letters in either case (RFC 3339, 5.6); Python knows no leap second: it is the moment one second after :59.
+    if isinstance(value, str) and (parts := _RFC3339.fullmatch(value.upper())):
+        minute, second, fraction, offset = parts.groups()
+        leap = second == "60"
+        try:
+            at = datetime.fromisoformat(f"{minute}:{'59' if leap else second}{fraction}{offset}")
+            return max(1, int(at.timestamp() * 1000) + 1_000 * leap)
+        except (ValueError, OverflowError):
+            pass
     faults.append(Fault("must be an RFC 3339 time with an offset, such as 2026-11-21T10:00:00Z", f"/{name}"))
     return None
 
@@ -177,7 +182,10 @@ def _skills(value: object, faults: list[Fault]) -> tuple[str, ...]:
 
 def _is_skill(skill: object) -> bool:
     """A word that the queue does not keep for itself."""
-    return isinstance(skill, str) and 0 < len(skill.strip()) <= MAX_SKILL and skill.isprintable() and skill[0] != "@"
+    if not isinstance(skill, str) or not skill.isprintable():
+        return False
+    word = skill.strip()
+    return 0 < len(word) <= MAX_SKILL and word[0] != "@"
 
 
 def _url(body: dict[str, Any], name: str, guard: Guard, faults: list[Fault]) -> str | None:
@@ -203,12 +211,9 @@ def url_fault(text: str, guard: Guard) -> str | None:
         return f"must be an http or https URL of at most {MAX_URL} characters"
     if url.username is not None or url.password is not None:
         return "must not carry credentials"
-    try:
-        address = str(ipaddress.ip_address(host))
-    except ValueError:
-        if host != "localhost" and not host.endswith(".localhost"):
-            return None
+    address = address_in(host)
+    if address is None and f".{host.rstrip('.')}".endswith(".localhost"):
         address = "127.0.0.1"
-    if not guard.permits(host, address):
+    if address is not None and not guard.permits(host, address):
         return "leads to an address that is not public; a setting can allow it by host or network"
     return None

@@ -113,6 +113,7 @@ async def kiosk(request: web.Request) -> web.WebSocketResponse:
             work = asyncio.create_task(desk.run({held.task_id: held.token for held in hello.held}))
             work.add_done_callback(line.close_after)
             try:
+                await desk.settled.wait()
                 await _listen(line, desk)
             finally:
                 if others.get(name) is socket:

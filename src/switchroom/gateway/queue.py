@@ -104,7 +104,7 @@ async def enqueue(request: web.Request) -> web.Response:
         "taskId": (str, "only this call, ended ones included"),
         "limit": (int, "most waiting calls in the answer (100)"),
         "cursor": (str, "`nextCursor` of the page before"),
-        "wait": (int, "hold the answer up to so many seconds until something changes"),
+        "wait": (int, "hold the answer up to so many seconds until something changes (of one call: at that call)"),
     },
     headers=IF_NONE_MATCH,
     errors=(400, 404),
@@ -125,7 +125,11 @@ async def status(request: web.Request) -> web.Response:
             detail = await parts.queue.detail(flow.id, task_id)
             body = _one_task(body, detail, await parts.executions.attempt_ids(flow.id, task_id))
         packed = msgspec.json.encode(body)
-        etag = f'"{hashlib.sha256(packed).hexdigest()[:32]}"'
+        etag = _entity_tag(packed)
+        if task_id is not None:
+            # Who waits for one call is not woken by what the others do: a weak tag, of the call alone.
+            own = {name: value for name, value in body.items() if name not in _SHARED}
+            etag = f"W/{_entity_tag(msgspec.json.encode(own))}"
         left_s = deadline - asyncio.get_running_loop().time()
         known = not_modified(request, etag)
         # Whoever sent an entity tag waits for another state than that one; else for another than the one now.
@@ -191,7 +195,9 @@ async def complete(request: web.Request) -> web.Response:
 async def cancel(request: web.Request) -> web.Response:
     flow = await _realtime_flow(request)
     body = await _verb_body(request)
-    return _verb_reply(await services(request).queue.cancel(flow.id, _task_id(body), _word(body, "reason", 500)))
+    parts = services(request)
+    ended = await parts.queue.cancel(flow.id, _task_id(body), _word(body, "reason", 500))
+    return _verb_reply(await close_unity(parts, flow.id, ended))
 
 
 @operation(
@@ -215,6 +221,10 @@ async def clear(request: web.Request) -> web.Response:
     flow = await _realtime_flow(request)
     await _verb_body(request)
     return json_reply({"removed": await services(request).queue.clear(flow.id)})
+
+
+def _entity_tag(packed: bytes) -> str:
+    return f'"{hashlib.sha256(packed).hexdigest()[:32]}"'
 
 
 async def _realtime_flow(request: web.Request) -> Flow:

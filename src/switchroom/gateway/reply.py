@@ -15,6 +15,8 @@ from switchroom.http_problems import read_json
 
 _encode = msgspec.json.Encoder().encode
 T = TypeVar("T")
+_MEMBER = re.compile(r"Object (?:(missing required)|contains unknown) field `(.*)`", re.DOTALL)
+"""What msgspec says of a member, with the place of the object that it belongs to."""
 
 
 def json_reply(value: Any, *, status: int = 200, headers: LooseHeaders | None = None) -> web.Response:
@@ -68,6 +70,9 @@ def invalid_body(error: msgspec.ValidationError) -> BadInput:
     # msgspec names the place as "Expected … - at `$.settings.skills[2]`", and `[...]` for some member of a map.
     what, _, place = str(error).partition(" - at `$")
     pointer = re.sub(r"\[(\d+)\]", r"/\1", place.rstrip("`").replace("[...]", "")).replace(".", "/")
+    if (member := _MEMBER.fullmatch(what)) is not None:
+        what = "is required" if member[1] else "is not known here"
+        pointer += "/" + member[2].replace("~", "~0").replace("/", "~1")
     return BadInput(f"`{pointer.lstrip('/') or 'body'}` is wrong: {what}.", faults=[Fault(what, pointer)])
 
 

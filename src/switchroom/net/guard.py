@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import unicodedata
 from collections.abc import Iterable
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -146,6 +147,20 @@ class GuardedResolver(AbstractResolver):
 
     async def close(self) -> None:
         """Nothing is held."""
+
+
+def address_in(host: str) -> str | None:
+    """The address that a host name spells in any of the forms that resolvers take for one (`127.1`, `0x7f000001`,
+    full-width digits, a dot at the end); None for a name that has to be looked up."""
+    name = unicodedata.normalize("NFKC", host).strip("[]").partition("%")[0].rstrip(".")
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        pass
+    try:
+        return socket.inet_ntoa(socket.inet_aton(name))
+    except (OSError, UnicodeError):
+        return None
 
 
 def is_public(ip: IPAddress) -> bool:

@@ -38,14 +38,19 @@ class Kiosk:
         self._calls: dict[str, KioskCall] = {}
         self._room = asyncio.Event()
         self.owner = KIOSK_PREFIX + client_id
+        self.settled = asyncio.Event()
+        """Set once the calls that it held before are its own again, or lost: what it says of them is understood."""
 
     async def run(self, held: Mapping[str, int]) -> None:
         """Goes on with the calls that it `held` (task: token) and takes further ones, until cancelled. Then offers that
         were not answered go back; live calls stay its own for as long as their lease is."""
-        after, _ = await self._tools.feed.position(self._flow.id)
         try:
-            for task_id, token in held.items():
-                await self._resume(task_id, token)
+            try:
+                after, _ = await self._tools.feed.position(self._flow.id)
+                for task_id, token in held.items():
+                    await self._resume(task_id, token)
+            finally:
+                self.settled.set()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._watch(after), name="kiosk-watch")
                 group.create_task(self._claim(), name="kiosk-claim")
