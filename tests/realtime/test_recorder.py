@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from switchroom.realtime.audio import FRAME, FRAME_S, Samples
-from switchroom.realtime.recorder import Recorder
+from switchroom.realtime.recorder import OpusWriter, Recorder
 from switchroom.records.audio_files import AudioFiles
 from switchroom.store import Blobs
 
@@ -81,6 +81,15 @@ async def test_both_sides_are_there_apart_and_aligned(files: AudioFiles) -> None
     assert (begins_ms(left), begins_ms(right)) == (pytest.approx(800, abs=10), pytest.approx(1400, abs=10))
     assert np.abs(right[: int(1.3 * RATE)]).max() < 20  # nothing of the caller is heard on the agent's side
     assert recording.bytes < 64_000 / 8 * 2 * 1.3
+
+
+def test_a_closed_file_leaves_no_thread_of_its_encoder(files: AudioFiles) -> None:
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    kept = [OpusWriter(files.create("ogg")[1], 64) for _ in range(3)]
+    for writer in kept:
+        writer.append(TONE, QUIET)
+        writer.close()
+    assert len(list(Path("/proc/self/task").iterdir())) <= threads, "threads live as long as somebody knows the writer"
 
 
 async def test_a_silent_caller_does_not_stop_the_clock(files: AudioFiles) -> None:

@@ -114,6 +114,9 @@ class OpusWriter:
             self._mux(None)
             self._container.close()
         finally:
+            # PyAV's encoder holds a filter graph with threads, which end with the last reference to it: now, and not
+            # when the call that still knows this writer is collected one day.
+            self._container = self._stream = None
             self._writer.close()
 
 
