@@ -19,7 +19,7 @@ demo: setup ## one real call and one real crawl, end to end
 
 test: ## all tests, on all cores
 	@scripts/setup.sh tests
-	@$(PYTHON_BIN) -m pytest -n auto --dist loadfile $(ARGS)
+	@$(PYTHON_BIN) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup ## style and types only
 	@.venv/bin/ruff check .

@@ -1,11 +1,14 @@
-"""Fixtures for every room: a real embedded server of the test process's own, and a guard on the event loop."""
+"""Fixtures for every room: a real embedded server of the test process's own, and a guard on the event loop; and how a
+run is spread over processes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -59,3 +62,18 @@ def data_dir(tmp_path: Path) -> Path:
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, object]:
     """Tests run on the loop that the product runs on."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Processes of `-n auto`. Half of the suite's time is waiting (for speech to be played, for a lease to run out), in
+    which another test can use the core."""
+    return len(os.sched_getaffinity(0)) + 2
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In a run of many processes, files of few tests come first: those are the long ones (whole calls, whole servers),
+    and one that began last would hold up the end."""
+    if not hasattr(config, "workerinput"):
+        return
+    sizes = Counter(item.path for item in items)
+    items.sort(key=lambda item: sizes[item.path])

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 from aiohttp import web
 from aiohttp.test_utils import unused_port
 
@@ -102,7 +101,6 @@ def descendants(root: int, program: str) -> list[int]:
     return [pid for pid in family if names.get(pid, "").startswith(program)]
 
 
-@pytest.mark.timeout(300)
 async def test_a_job_survives_the_deaths_of_all_its_parts(tmp_path: Path) -> None:
     site = Site()
     await site.start()

@@ -40,7 +40,7 @@ phases.coverage.enabled = false
 """
 
 
-@pytest.mark.timeout(0 if FUZZ else 180)
+@pytest.mark.timeout(0 if FUZZ else 300)
 def test_every_route_answers_as_its_document_says(tmp_path: Path) -> None:
     config = tmp_path / "schemathesis.toml"
     config.write_text('[parameters]\n"path.flowId" = "line"\n' + ("" if FUZZ else BRIEFLY))
