@@ -184,6 +184,21 @@ async def test_the_holder_that_is_idle_longest_is_served_first(queue: Queue) -> 
     assert served == ["a", "b", "c", "a", "b", "c"]
 
 
+async def test_a_holder_that_went_away_was_not_idle_meanwhile(queue: Queue) -> None:
+    first = asyncio.create_task(queue.wait_claim("comes-and-goes", FLOW, timeout_s=30))
+    await asyncio.sleep(0.03)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    waiting = {}
+    for owner in ("stays", "comes-and-goes"):
+        waiting[owner] = asyncio.create_task(queue.wait_claim(owner, FLOW, timeout_s=30))
+        await asyncio.sleep(0.03)
+    task = await put(queue, "a")
+    assert [held.task_id for held in await soon(waiting["stays"])] == [task]
+    waiting["comes-and-goes"].cancel()
+    await asyncio.gather(waiting["comes-and-goes"], return_exceptions=True)
+
+
 async def test_a_wake_goes_to_a_holder_that_may_take_the_call(queue: Queue) -> None:
     plain = asyncio.create_task(queue.wait_claim("plain", FLOW, timeout_s=30))
     await asyncio.sleep(0.01)
