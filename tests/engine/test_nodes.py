@@ -68,6 +68,10 @@ class Api:
         self.seen.append((request.method, request.path_qs, dict(request.headers), await request.read()))
         if self.failures:
             return web.json_response({"no": True}, status=self.failures.pop(0))
+        if request.method == "DELETE":
+            return web.Response(status=204)
+        if request.path == "/plain":
+            return web.Response(text='{"items": [{"id": 5}]}')
         return web.json_response({"items": [{"id": 4}], "path": request.path})
 
     @contextlib.asynccontextmanager
@@ -126,6 +130,9 @@ async def test_http_sends_what_the_canvas_says(flows: FlowStore, out: GuardedCli
     [
         ("xWwwFormUrlencoded", '[{"key": "a", "value": "{{ question }}"}]', b"a=x+y"),
         ("raw", "plain {{ question }}", b"plain x y"),
+        ("json", "{said: '{{ question }}', n: [1, 2,],}", b'{"said":"x y","n":[1,2]}'),
+        ("json", '{"n": {{ $form.n }}, }', b'{"n":7}'),
+        ("json", "no JSON", b"no JSON"),
     ],
 )
 async def test_http_bodies(flows: FlowStore, out: GuardedClient, kind: str, body: str, sent: bytes) -> None:
@@ -133,8 +140,24 @@ async def test_http_bodies(flows: FlowStore, out: GuardedClient, kind: str, body
     async with api.served() as url:
         inputs = {"method": "PUT", "url": url, "bodyType": kind, "body": body}
         canvas = draw({"s": START, "h": ("httpAgentflow", inputs)}, [("s", "h")])
-        await turn(Engine(flows, client=out), canvas, Session(session_id="s"), TurnInput(text="x y"))
+        await turn(Engine(flows, client=out), canvas, Session(session_id="s", form={"n": 7}), TurnInput(text="x y"))
     assert api.seen[0][3] == sent
+
+
+async def test_http_answers(flows: FlowStore, out: GuardedClient) -> None:
+    """JSON is read as such whatever the server calls it; no body at all is no fault."""
+    async with Api().served() as url:
+        canvas = draw(
+            {
+                "s": START,
+                "gone": ("httpAgentflow", {"method": "DELETE", "url": url, "responseType": "json"}),
+                "plain": ("httpAgentflow", {"url": url + "/plain"}),
+                "r": reply("{{ gone.output.http.status }}{{ gone }} {{ plain.output.http.data.items[0].id }}"),
+            },
+            [("s", "gone"), ("gone", "plain"), ("plain", "r")],
+        )
+        events = await turn(Engine(flows, client=out), canvas, Session(session_id="s"), TurnInput(text="x"))
+    assert events[-1].text == "204 5"
 
 
 async def test_http_is_tried_again_with_the_same_key(flows: FlowStore, out: GuardedClient) -> None:
@@ -158,6 +181,27 @@ async def test_http_does_not_reach_inside(flows: FlowStore) -> None:
     assert (events[-1].code, events[-1].node_id) == ("outbound_address_refused", "h")
     events = await turn(Engine(flows), canvas, Session(session_id="s"), TurnInput(text="x"))
     assert events[-1].code == "no_outbound"
+
+
+@pytest.mark.parametrize(
+    ("type_", "one", "operation", "two", "holds"),
+    [
+        ("string", "**Yes**", "equal", "Yes", True),
+        ("string", "# *Yes*, `it` is", "equal", "Yes, it is", True),
+        ("string", "snake_case_name", "equal", "snake_case_name", True),
+        ("string", "2*3*4", "contains", "*3*", True),
+        ("number", "12 pieces", "larger", "11", True),
+        ("number", "none", "smaller", "1", True),
+        ("number", ".5e1", "equal", "5.0", True),
+    ],
+)
+async def test_comparisons_as_canvases_expect_them(
+    flows: FlowStore, type_: str, one: str, operation: str, two: str, holds: bool
+) -> None:
+    row = {"type": type_, "value1": "{{ question }}", "operation": operation, "value2": two}
+    canvas = draw({"s": START, "c": ("conditionAgentflow", {"conditions": [row]})}, [("s", "c")])
+    events = await turn(Engine(flows), canvas, Session(session_id="s"), TurnInput(text=one))
+    assert output(events, "c") == {"condition": 0 if holds else None}
 
 
 async def test_a_tool_node_calls_a_tool_of_the_flow(flows: FlowStore) -> None:

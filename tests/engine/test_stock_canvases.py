@@ -211,6 +211,8 @@ async def test_human_in_the_loop(flows: FlowStore) -> None:
         assert isinstance(ended, TurnEnded) and ended.outcome == "stopped"
         assert run.trace == ["start_0", "agent_0", "humanInput_0"]
         assert ended.stop is not None and ended.stop.question == "Are you sure you want to proceed?"
+        # Who decides sees what about.
+        assert ended.text == "Sentence 1.\n\nAre you sure you want to proceed?"
         ended = await run.say(human=HumanAnswer(type="reject", feedback="Kinder, please."))
         assert isinstance(ended, TurnEnded) and ended.outcome == "stopped"
         assert run.trace == ["humanInput_0:1", "loop_0", "agent_0", "humanInput_0"]

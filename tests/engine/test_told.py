@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from switchroom.compact import compact_canvas, validate
 from switchroom.engine import Engine, FlowStore, Session
 from switchroom.engine.events import NodeFinished, TurnEnded, TurnInput
@@ -121,3 +123,29 @@ async def test_templates_of_the_run(flows: FlowStore) -> None:
         "loops": 0,
         "talked": 0,
     }
+
+
+async def test_what_a_flow_is_run_with(flows: FlowStore) -> None:
+    """Execute Flow's override config, as people write it; and what its answer is to the nodes after it."""
+    inner = draw(
+        {
+            "start": ("startAgentflow", {"startState": [{"key": "tier", "value": "none"}]}),
+            "in": function("return $a + ' ' + $b", a="{{ $vars.shop }}", b="{{ $flow.state.tier }}"),
+        },
+        [("start", "in")],
+    )
+    await flows.save(inner, flow_id="other")
+    config = "{vars: {shop: '{{ question }}'}, startState: [{key: 'tier', value: 'gold'}],}"
+    canvas = draw(
+        {
+            "start": START,
+            "flow": ("executeFlowAgentflow", {"executeFlowSelectedFlow": "other", "executeFlowOverrideConfig": config}),
+            "all": function("return $n", n="{{ runtime_messages_length }} {{ flow }}"),
+        },
+        [("start", "flow"), ("flow", "all")],
+    )
+    told, _ = await run(flows, canvas, "Bled")
+    assert told[-1].output["content"] == "2 Bled gold"
+    with pytest.raises(AssertionError, match="no JSON object"):
+        canvas["nodes"][1]["data"]["inputs"]["executeFlowOverrideConfig"] = "[1]"
+        await run(flows, canvas)

@@ -45,6 +45,10 @@ _NEEDED = {
 """The one input without which a node of the kind does nothing, and the words for that."""
 
 
+_OVERRIDES = {"vars", "tenantVariables", "startState", "sessionId"}
+"""What an Execute Flow may set of the other flow; the session is the same in any case."""
+
+
 class Finding(NamedTuple):
     """One fault. `pointer` is a JSON Pointer into the canvas; `node_id` the node it is about."""
 
@@ -231,6 +235,12 @@ def _node(node: Node, graph: CompactGraph, declared: set[str]) -> Iterator[tuple
         # Shared canvases leave the choice to whoever imports them; but no caller shall be the first to hear of it.
         severity: Literal["error", "warning"] = "error" if graph.kind == "realtime" else "warning"
         yield severity, f"`{label}` names no flow to run: choose one."
+    elif node.kind == "executeFlow" and isinstance(override := node.inputs.get("override"), dict):
+        for name in sorted(override.keys() - _OVERRIDES):
+            yield (
+                "warning",
+                f"`{label}` overrides `{name}` of another flow, which has no effect: pass it by `vars` or `startState`.",
+            )
     elif node.kind == "customFunction" and isinstance(node.inputs.get("code"), str):
         names = tuple("$" + str(row["name"]).lstrip("$") for row in node.rows("variables") if row.get("name"))
         fault = sandbox.syntax_fault(node.inputs["code"], tuple(dict.fromkeys((*_FUNCTION_NAMES, *names))))

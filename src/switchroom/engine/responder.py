@@ -15,6 +15,7 @@ from switchroom.engine.session import Message
 from switchroom.errors import SwitchroomError
 
 __all__ = [
+    "ANSWER_ROLES",
     "Answer",
     "Ask",
     "Choice",
@@ -35,6 +36,9 @@ __all__ = [
     "no_model_sees",
     "nobody",
 ]
+
+ANSWER_ROLES = {"userMessage": "user", "assistantMessage": "assistant"}
+"""How the nodes after it see a node's answer, by the canvas's word."""
 
 
 class MediaNotTaken(SwitchroomError):

@@ -313,7 +313,7 @@ class Turn:
 
     async def _stop(self, key: str, node: Node, label: str, question: Question) -> None:
         # Told as an answer is, but no part of what the flow said: who has the run as a step gets no question.
-        await self._utter(key, node.id, question.text, heard=False)
+        await self._utter(key, node.id, question.whole, heard=False)
         self.stops.append(
             Stop(
                 position=_VISIT.sub("", key),
@@ -331,8 +331,8 @@ class Turn:
             if not frame.silent:
                 await self._say(key, node.id, text)
 
-        async def nested(flow: Flow, question: str) -> Ended:
-            return await self._nested(frame, node, key, flow, question, resume_at or [])
+        async def nested(flow: Flow, question: str, runtime: dict[str, Any], state: dict[str, Any]) -> Ended:
+            return await self._nested(frame, node, key, flow, question, resume_at or [], runtime=runtime, state=state)
 
         async def called(flow: Flow, question: str, place: str) -> str:
             ended = await self._nested(frame, node, key, flow, question, [], tool=f"/{place}")
@@ -371,7 +371,17 @@ class Turn:
         )
 
     async def _nested(
-        self, frame: Frame, node: Node, key: str, flow: Flow, question: str, resume_at: list[str], *, tool: str = ""
+        self,
+        frame: Frame,
+        node: Node,
+        key: str,
+        flow: Flow,
+        question: str,
+        resume_at: list[str],
+        *,
+        tool: str = "",
+        runtime: dict[str, Any] | None = None,
+        state: dict[str, Any] | None = None,
     ) -> Ended:
         if frame.depth + 1 > self._bounds.nesting:
             raise NodeFault(f"Flows are nested deeper than {self._bounds.nesting}.", code="nested_too_deep")
@@ -381,13 +391,13 @@ class Turn:
             self.session,
             question=question,
             variables=merge(outer.variables, flow.settings.variables),
-            runtime=outer.runtime,
+            runtime=merge(outer.runtime, runtime or {}),
             prefix=outer.prefix + node.id + tool + NEST,
             flow_id=flow.id,
         )
         before = len(self._heard)
         if not resume_at:
-            self.session.state = seed_state(flow.graph, self.session.state)
+            self.session.state = merge(seed_state(flow.graph, self.session.state), state or {})
         inner = frame._replace(
             graph=flow.graph,
             scope=scope,

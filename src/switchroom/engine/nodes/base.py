@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import msgspec
+import pyjson5
 
 from switchroom.compact.model import CompactGraph, Node
 from switchroom.compact.sandbox import Sandbox
@@ -31,6 +32,7 @@ __all__ = [
     "Result",
     "Step",
     "decoded",
+    "drawn",
     "params",
     "update_state",
 ]
@@ -66,11 +68,16 @@ class Result(NamedTuple):
 
 class Question(NamedTuple):
     """What a person is asked; `feedback`: a sentence may be given with the answer; `calls`: the tool calls that it is
-    about."""
+    about; `shown`: what it is about, which nobody has seen yet."""
 
     text: str
     feedback: bool
     calls: list[dict[str, Any]] = []  # noqa: RUF012 - never changed
+    shown: str = ""
+
+    @property
+    def whole(self) -> str:
+        return f"{self.shown}\n\n{self.text}" if self.shown else self.text
 
 
 class AskPerson(Exception):
@@ -124,9 +131,9 @@ class Step(msgspec.Struct, kw_only=True):
     `media`: the pictures and sounds of this run. `key` names this step within its run, and is
     the same when the run goes on in another process. `past` counts the session's messages before this run; `deadline`
     is the loop's time by which the turn ends. `say` sends a piece of text to the caller; `nested` runs another flow
-    with a question; `called` runs one as a tool, with a word that tells this call from the others of the node, heard by
-    nobody (raises Parked where it waits); `children` runs an Iteration's child nodes for one item; `once` runs a
-    side effect once.
+    with a question, variables over those of the turn, and state over what it declares; `called` runs one as a tool,
+    with a word that tells this call from the others of the node, heard by nobody (raises Parked where it waits); `children`
+    runs an Iteration's child nodes for one item; `once` runs a side effect once.
     """
 
     node: Node
@@ -146,7 +153,7 @@ class Step(msgspec.Struct, kw_only=True):
     human: HumanAnswer | None
     media: list[Media]
     say: Callable[[str], Awaitable[None]]
-    nested: Callable[[Flow, str], Awaitable[Ended]]
+    nested: Callable[[Flow, str, dict[str, Any], dict[str, Any]], Awaitable[Ended]]
     called: Callable[[Flow, str, str], Awaitable[str]]
     children: Callable[[Any, int], Awaitable[Child]]
     once: Once
@@ -200,6 +207,19 @@ def decoded(text: str) -> Any:
     try:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
+        return text
+
+
+def drawn(text: str) -> Any:
+    """The value of JSON that a person wrote by hand in a canvas, where JSON5 is common (single quotes, bare keys, commas at
+    the end); the text itself where it is neither."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        pass
+    try:
+        return pyjson5.decode(text)
+    except pyjson5.Json5Exception:
         return text
 
 

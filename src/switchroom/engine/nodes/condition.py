@@ -15,6 +15,11 @@ from switchroom.engine.nodes.base import NodeFault, Result, Step, params
 __all__ = ["Condition"]
 
 _HEARS = re.compile(r"\$question\b|\{\{\s*question\b")
+_EMPHASIS = re.compile(r"(?<![\w*`~])(\*{1,3}|_{1,3}|`|~~)(?=\S)([^\n]{0,500}?\S)\1(?![\w*`~])")
+_MARKED_MOST = 2_000
+"""Characters: longer texts are compared as they are."""
+_HEADING = re.compile(r"^#{1,6}[ \t]+", re.M)
+_FLOAT = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)")
 _REGEX = "return new RegExp($pattern, $flags).test($text)"
 
 
@@ -79,12 +84,21 @@ def sound(text: str) -> str:
     return " ".join(re.findall(r"[^\W_]+", text.casefold()))
 
 
+def unmarked(text: str) -> str:
+    """A text without Markdown's marks of emphasis and headings, which models set as they like (as Flowise compares)."""
+    if len(text) > _MARKED_MOST or not any(mark in text for mark in "*_`~#"):
+        return text
+    return _HEADING.sub("", _EMPHASIS.sub(r"\2", _EMPHASIS.sub(r"\2", text)))
+
+
 async def _compare_texts(step: Step, operation: str, one: str, two: str) -> bool:
     if operation == "regex":
         bound = {"$pattern": two, "$flags": "iu" if step.realtime else "", "$text": one}
         return bool(await step.sandbox.call(_REGEX, bound))
     if step.realtime and sound(two):
         one, two = sound(one), sound(two)
+    else:
+        one, two = unmarked(one), unmarked(two)
     match operation:
         case "equal":
             return one == two
@@ -119,10 +133,9 @@ def _compare_numbers(operation: str, one: float, two: float) -> bool:
 
 
 def _number(value: Any) -> float:
-    try:
-        return float(as_text(value).strip() or 0)
-    except ValueError:
-        return float("nan")
+    """The number that a text begins with, 0 where there is none (as Flowise compares: JavaScript's `parseFloat`)."""
+    found = _FLOAT.match(as_text(value))
+    return float(found[1]) if found else 0.0
 
 
 def _truth(value: Any) -> bool:

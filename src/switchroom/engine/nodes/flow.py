@@ -10,9 +10,10 @@ import msgspec
 from switchroom.compact.model import Node
 from switchroom.compact.templates import as_text
 from switchroom.engine.memory import remembered
-from switchroom.engine.nodes.base import NodeFault, Result, Step, params, update_state
+from switchroom.engine.nodes.base import NodeFault, Result, Step, drawn, params, update_state
 from switchroom.engine.prompt import Prompt
-from switchroom.engine.responder import Choice, Choosing, Row, Scenario
+from switchroom.engine.responder import ANSWER_ROLES, Choice, Choosing, Row, Scenario
+from switchroom.engine.scope import merge
 
 __all__ = ["ConditionAgent", "ExecuteFlow", "Iteration", "Loop", "Start"]
 
@@ -134,8 +135,13 @@ class Loop:
 
 
 class ExecuteFlowParams(msgspec.Struct, frozen=True, kw_only=True):
+    """`override`: `{vars, startState}` for the other flow, as an object or JSON text; `answers_as` how the nodes after
+    it see its answer, where no model of it said anything."""
+
     flow: str = ""
     input: str = ""
+    override: Any = None
+    answers_as: str = msgspec.field(name="as", default="userMessage")
     update: list[Row] = msgspec.field(name="updateState", default_factory=list)
 
 
@@ -157,17 +163,46 @@ class ExecuteFlow:
             raise NodeFault(detail, code="unknown_flow")
 
         async def render() -> Any:
-            return step.render(declared.input) if declared.input else step.scope.question
+            question = step.render(declared.input) if declared.input else step.scope.question
+            return {"question": question, "override": _override(step, declared)}
 
         # Kept: when the run goes on elsewhere the state may be further than it was here.
-        question = await step.once("question", render)
-        ended = await step.nested(flow, question)
+        given = await step.once("question", render)
+        question, override = given["question"], given["override"]
+        runtime = step.scope.session.runtime
+        said = len(runtime)
+        ended = await step.nested(flow, question, override["vars"], override["startState"])
         output = {"content": ended.text, "flowId": flow.id}
         if not ended.stays:
             update_state(step, declared.update, output)
+            if ended.text and len(runtime) == said:
+                runtime += [
+                    *([] if runtime else [Prompt(role="user", content=question)]),
+                    Prompt(role=ANSWER_ROLES.get(declared.answers_as, "user"), content=ended.text),
+                ]
         return Result(
             output, {"question": question}, wait=ended.wait is not None, inner=ended.wait, stopped=ended.stopped
         )
+
+
+def _override(step: Step, declared: ExecuteFlowParams) -> dict[str, dict[str, Any]]:
+    given = declared.override
+    shape = step.value(drawn(given) if isinstance(given, str) else given)
+    if isinstance(shape, str):  # the whole of it came from a template
+        shape = drawn(shape) if shape.strip() else {}
+    if shape is None:
+        shape = {}
+    if not isinstance(shape, dict):
+        raise NodeFault(f"The override config of `{step.label}` is no JSON object.", code="bad_node")
+    taken: dict[str, dict[str, Any]] = {"vars": {}, "startState": {}}
+    for name, into in (("vars", "vars"), ("tenantVariables", "vars"), ("startState", "startState")):
+        value = shape.get(name) or {}
+        if isinstance(value, list):
+            value = {row["key"]: row.get("value") for row in value if isinstance(row, dict) and row.get("key")}
+        if not isinstance(value, dict):
+            raise NodeFault(f"`{name}` in the override config of `{step.label}` is no object.", code="bad_node")
+        taken[into] = merge(taken[into], value)
+    return taken
 
 
 class IterationParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,12 +239,9 @@ class Iteration:
 def _items(step: Step) -> list[Any]:
     items = step.value(params(step.node, IterationParams).input)
     if isinstance(items, str):
-        try:
-            items = msgspec.json.decode(items) if items.strip() else []
-        except msgspec.DecodeError as error:
-            raise NodeFault(
-                f"The input of `{step.node.label or step.node.id}` is no JSON array: {error}.", code="bad_items"
-            ) from error
+        text, items = items, drawn(items) if items.strip() else []
+        if items is text:
+            raise NodeFault(f"The input of `{step.label}` is no JSON array: {text[:100]!r}.", code="bad_items")
     if not isinstance(items, list):
         items = [items]
     if len(items) > _MAX_ITEMS:

@@ -29,6 +29,10 @@ class HumanInputParams(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str = ""
     feedback: bool = False
 
+    @property
+    def fixed(self) -> bool:
+        return self.how != "dynamic" or not self.model
+
 
 class HumanInput:
     """Stops the run until a person says proceed (output 0) or reject (output 1), however long that takes. What the
@@ -44,8 +48,10 @@ class HumanInput:
         declared = params(step.node, HumanInputParams)
         said = step.human
         if said is None:
-            text = await self._question(step, declared)
-            return Result({"content": text}, stop=Question(text, declared.feedback))
+            question = Question(
+                await self._question(step, declared), declared.feedback, shown=_shown(step) if declared.fixed else ""
+            )
+            return Result({"content": question.whole}, stop=question)
         feedback = said.feedback.strip()
         if feedback:
             step.scope.session.runtime.append(Prompt(role="user", content=feedback))
@@ -53,7 +59,7 @@ class HumanInput:
         return Result(output, {"type": said.type, "feedback": feedback}, branch=0 if said.type == "proceed" else 1)
 
     async def _question(self, step: Step, declared: HumanInputParams) -> str:
-        if declared.how != "dynamic" or not declared.model:
+        if declared.fixed:
             return step.render(declared.description) or "Proceed?"
         ask = Ask(
             question=step.scope.question,
@@ -75,6 +81,12 @@ class HumanInput:
             if isinstance(piece, Answer):
                 text = as_text(piece.output.get("content"))
         return text or "Proceed?"
+
+
+def _shown(step: Step) -> str:
+    """What a fixed question is about: the last that a model of this run said. In a call the caller has heard it."""
+    runtime = step.scope.session.runtime
+    return "" if step.realtime or not runtime else runtime[-1].content.strip()
 
 
 class LoadRealtimeAgentParams(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ import msgspec
 
 from switchroom.compact.model import Node
 from switchroom.compact.templates import as_text
-from switchroom.engine.nodes.base import NodeFault, Result, Step, decoded, params, update_state
+from switchroom.engine.nodes.base import NodeFault, Result, Step, decoded, drawn, params, update_state
 from switchroom.engine.outbound import send
 from switchroom.engine.responder import Row
 from switchroom.engine.retriever import Passage, source_documents
@@ -77,7 +77,10 @@ def _read(step: Step, wanted: str, answer: Fetched) -> Any:
     if wanted in ("arraybuffer", "base64"):
         return base64.b64encode(answer.body).decode()
     text = answer.text()
-    if wanted == "json" or (not wanted and "json" in answer.content_type):
+    if not wanted:
+        value = decoded(text)  # a body that is JSON is its value, whatever the server calls it
+        return value if isinstance(value, (dict, list)) or "json" in answer.content_type else text
+    if wanted == "json" and text.strip():
         try:
             return msgspec.json.decode(text)
         except msgspec.DecodeError as error:
@@ -111,15 +114,15 @@ async def _body(step: Step, declared: HttpParams, headers: dict[str, str]) -> by
             return as_text(step.value(given)).encode()
     content_type("application/json")
     # A JSON text is filled in value by value, so that a quote in what a caller said stays a quote.
-    shape = decoded(given) if isinstance(given, str) else given
-    if isinstance(shape, (dict, list)):
-        return msgspec.json.encode(step.value(shape))
-    filled = step.value(given)
+    shape = drawn(given) if isinstance(given, str) else given
+    filled = step.value(shape)
+    if isinstance(filled, str) and isinstance(whole := drawn(filled), (dict, list)):
+        filled = whole
     return filled.encode() if isinstance(filled, str) else msgspec.json.encode(filled)
 
 
 def _pairs(step: Step, given: Any) -> list[tuple[str, str]]:
-    shape = decoded(given) if isinstance(given, str) else given
+    shape = drawn(given) if isinstance(given, str) else given
     if isinstance(shape, list):
         shape = {row.get("key"): row.get("value") for row in shape if isinstance(row, dict) and row.get("key")}
     if not isinstance(shape, dict):
@@ -152,12 +155,19 @@ class UseTool:
         declared = params(step.node, ToolParams)
         if not declared.tool:
             raise NodeFault(f"`{step.label}` names no tool: choose one.", code="bad_node")
-        given = {row.name: step.value(row.value) for row in declared.args if row.name}
+        given = {row.name: _argument(step.value(row.value)) for row in declared.args if row.name}
         text = await call_tool(step, declared.tool, declared.config, given)
         used = [{"tool": declared.tool, "toolInput": given, "toolOutput": text}]
         output = {"content": text, "value": decoded(text), "usedTools": used}
         update_state(step, declared.update, output)
         return Result(output, given)
+
+
+def _argument(value: Any) -> Any:
+    """A list or an object may stand in a canvas as its text."""
+    if isinstance(value, str) and value.strip()[:1] in ("[", "{"):
+        return decoded(value)
+    return value
 
 
 class Store(msgspec.Struct, frozen=True, kw_only=True):

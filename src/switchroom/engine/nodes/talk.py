@@ -14,7 +14,7 @@ from switchroom.engine.events import HumanAnswer
 from switchroom.engine.memory import remembered
 from switchroom.engine.nodes.base import AskPerson, Parked, Question, Result, Step, params, update_state
 from switchroom.engine.prompt import Prompt
-from switchroom.engine.responder import Answer, Ask, Consent, Intent, Row, Tool, Understood, asks_model
+from switchroom.engine.responder import ANSWER_ROLES, Answer, Ask, Consent, Intent, Row, Tool, Understood, asks_model
 from switchroom.engine.retriever import Passage, Passages, passages_of, source_documents
 from switchroom.engine.scope import merge
 from switchroom.engine.tools.registry import MissingStore, agent_tools, search, store_tool
@@ -22,7 +22,6 @@ from switchroom.engine.tools.registry import MissingStore, agent_tools, search, 
 __all__ = ["Agent", "Llm"]
 
 _GREETING = "Hello, how can I help you?"
-_ROLES = {"userMessage": "user", "assistantMessage": "assistant"}
 
 
 class LlmParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +139,7 @@ async def _answer(
         session.runtime.append(Prompt(role="user", content=question))
     content = as_text(answer.output.get("content"))
     if content:
-        session.runtime.append(Prompt(role=_ROLES.get(declared.answers_as, "user"), content=content))
+        session.runtime.append(Prompt(role=ANSWER_ROLES.get(declared.answers_as, "user"), content=content))
     update_state(step, [*answer.update_state, *declared.update], answer.output)
     return Result(answer.output, {"question": question}, usage=answer.usage)
 

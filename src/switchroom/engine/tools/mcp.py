@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from switchroom.compact.templates import as_text
-from switchroom.engine.nodes.base import NodeFault, Step, decoded
+from switchroom.engine.nodes.base import NodeFault, Step, decoded, drawn
 from switchroom.engine.responder import Tool
 from switchroom.errors import SwitchroomError
 from switchroom.net import Guard, OutboundError
@@ -68,7 +68,7 @@ def _tool(step: Step, url: str, headers: dict[str, str], listed: dict[str, Any])
 
 def _server(step: Step, config: dict[str, Any]) -> tuple[str, dict[str, str]]:
     given = config.get("mcpServerConfig")
-    shape = decoded(given) if isinstance(given, str) else given
+    shape = drawn(given) if isinstance(given, str) else given
     if not isinstance(shape, dict):
         raise McpFault(f"`{step.label}` has an MCP server whose settings are no JSON object.")
     if shape.get("command"):
