@@ -13,9 +13,13 @@ from switchroom.engine.voice_settings import VoiceSettings
 from switchroom.realtime import MediaSettings
 from switchroom.realtime.audio import FRAME, SILENCE, SILENT_DBFS, Framer, Samples, level_dbfs, to_mono
 from switchroom.realtime.clauses import ClauseSplitter
+from switchroom.realtime.ears import Heard
+from switchroom.realtime.minutes import Minutes
 from switchroom.realtime.playout import Playout
+from switchroom.realtime.stt import SpokenWord
 from switchroom.realtime.tts import speakable
 from switchroom.realtime.turns.hangover import Cue, Endpointer
+from switchroom.realtime.voice import Said, VoiceEvent
 
 
 def tone(frames: float, value: int = 1000) -> Samples:
@@ -162,6 +166,28 @@ def test_speakable_is_one_clean_line() -> None:
     assert speakable("**Hello**\n<b>there</b>\x07 | you") == "Hello b there /b you"
     assert "\n" not in speakable("a\nb")
     assert len(speakable("x" * 10_000)) == 500
+
+
+def test_times_of_words_count_from_the_calls_beginning() -> None:
+    told: list[VoiceEvent] = []
+    minutes = Minutes()
+    minutes.begin(told.append)
+    zero = minutes.zero
+    words = (SpokenWord("my", 0.1, 0.4), SpokenWord("number", 0.5, 1.3))
+    minutes.caller(
+        Heard(
+            text="my number",
+            started=zero + 2.2,
+            ended=zero + 3.0,
+            endpoint=zero + 3.4,
+            decoded=zero + 3.5,
+            words=words,
+            audio_from=zero + 2.0,
+        )
+    )
+    (said,) = told
+    assert isinstance(said, Said) and (said.start_ms, said.end_ms) == (2100, 3300)  # the cue holds its words
+    assert [(one.text, one.start_ms, one.end_ms) for one in said.words] == [("my", 2100, 2400), ("number", 2500, 3300)]
 
 
 def test_a_flow_can_replace_every_text_of_ours() -> None:

@@ -65,7 +65,7 @@ def errors(said: list[str], heard: list[str]) -> int:
 
 async def hear(parts: SpeechParts, samples: Samples) -> str:
     audio = resample(samples, 48_000, 16_000).astype(np.float32) / 32768
-    return await parts.recogniser.transcribe(audio)
+    return (await parts.recogniser.transcribe(audio)).text
 
 
 async def test_round_trip(parts: SpeechParts) -> None:

@@ -21,7 +21,7 @@ from switchroom.realtime.audio import Decimator, Samples
 from switchroom.realtime.prompt_cache import CachedVoice
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.spare_voice import SpareVoice
-from switchroom.realtime.stt import Recogniser
+from switchroom.realtime.stt import Recogniser, Spoken, SpokenWord
 from switchroom.realtime.tts import FliteVoice, Voice, load_voice
 from switchroom.realtime.turns.hangover import WINDOW_MS, Cue, Endpointer
 from switchroom.realtime.vad import VAD_RATE, Floats, SileroModel, VoiceDetector
@@ -34,13 +34,16 @@ _MAX_UTTERANCE_S = 30
 _BACKLOG_FRAMES = 250
 _MIN_VOICED_WINDOWS = 5
 """Less voice than this (160 ms) is no word: the recogniser, asked, would make one up ("You")."""
+_SILENCE_AFTER: Floats = np.zeros(7 * VAD_RATE * WINDOW_MS // 1000, dtype=np.float32)
+"""Put behind words that were cut tight. Without a third of a second of silence after it, the recogniser takes half of
+all whole sentences for the beginning of a longer one and writes a comma, after which more is waited for."""
 
 
 class SpeechToText(Protocol):
     """What makes words of an utterance."""
 
-    async def transcribe(self, audio: Floats) -> str:
-        """Text of 16 kHz mono float audio (-1 to 1); empty when nothing was understood."""
+    async def transcribe(self, audio: Floats) -> Spoken:
+        """What is said in 16 kHz mono float audio (-1 to 1); no text when nothing was understood."""
         ...
 
     def close(self) -> None: ...
@@ -63,7 +66,10 @@ class SpeechParts:
         silero = await asyncio.to_thread(lambda: SileroModel(models.locate(models.SILERO)))
         recogniser = (
             await WhisperRecogniser.load(
-                settings.whisper_model, sha256=settings.whisper_sha256, language=settings.whisper_language
+                settings.whisper_model,
+                sha256=settings.whisper_sha256,
+                language=settings.whisper_language,
+                word_times=settings.whisper_word_times,
             )
             if settings.ears == "whisper"
             else await Recogniser.load()
@@ -100,6 +106,9 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: float
     """When it was decided that the caller stopped."""
     decoded: float
+    words: tuple[SpokenWord, ...] = ()
+    """Where the recogniser tells them apart; `audio_from` is the moment that they count from."""
+    audio_from: float = 0.0
 
 
 class Listener(Protocol):
@@ -126,7 +135,7 @@ class Ears:
         self._windows: list[Floats] = []
         self._started = 0.0
         self._voiced = 0
-        self._ahead: asyncio.Task[str] | None = None
+        self._ahead: asyncio.Task[Spoken] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.frames_dropped = 0
 
@@ -248,15 +257,15 @@ class Ears:
             return
         started = self._started
         task = asyncio.get_running_loop().create_task(
-            self._parts.recogniser.transcribe(np.concatenate(self._windows)), name="decode-ahead"
+            self._parts.recogniser.transcribe(np.concatenate((*self._windows, _SILENCE_AFTER))), name="decode-ahead"
         )
         self._ahead = task
 
-        def done(finished: asyncio.Task[str]) -> None:
+        def done(finished: asyncio.Task[Spoken]) -> None:
             if finished.cancelled() or finished.exception() is not None:
                 return  # the final decode tells
-            if self._ahead is finished and finished.result():
-                self._listener.partial(finished.result(), started)
+            if self._ahead is finished and (text := finished.result().text):
+                self._listener.partial(text, started)
 
         task.add_done_callback(done)
 
@@ -274,7 +283,7 @@ class Ears:
             ended = arrived - silence_s
             self._listener.heard(Heard(text="", started=self._started, ended=ended, endpoint=arrived, decoded=arrived))
             return
-        audio = np.concatenate(windows)
+        audio = np.concatenate(windows if silence_s else (*windows, _SILENCE_AFTER))
         task = asyncio.get_running_loop().create_task(
             self._finish(ahead, audio, self._started, arrived - silence_s, arrived), name="decode"
         )
@@ -282,13 +291,21 @@ class Ears:
         task.add_done_callback(self._tasks.discard)
 
     async def _finish(
-        self, ahead: asyncio.Task[str] | None, audio: Floats, started: float, ended: float, endpoint: float
+        self, ahead: asyncio.Task[Spoken] | None, audio: Floats, started: float, ended: float, endpoint: float
     ) -> None:
         try:
-            text = await (ahead if ahead is not None else self._parts.recogniser.transcribe(audio))
+            spoken = await (ahead if ahead is not None else self._parts.recogniser.transcribe(audio))
         except Exception:
             log.exception("an utterance could not be decoded")
-            text = ""
+            spoken = Spoken("")
         self._listener.heard(
-            Heard(text=text, started=started, ended=ended, endpoint=endpoint, decoded=time.monotonic())
+            Heard(
+                text=spoken.text,
+                started=started,
+                ended=ended,
+                endpoint=endpoint,
+                decoded=time.monotonic(),
+                words=spoken.words,
+                audio_from=endpoint - audio.size / VAD_RATE,
+            )
         )

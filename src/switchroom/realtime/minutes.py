@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from typing import Literal
 
 from switchroom.realtime.ears import Heard
 from switchroom.realtime.voice import AgentSpeaking, Emit, Said, VoiceEvent
+from switchroom.records.model import Word
 
 
 class Minutes:
@@ -32,13 +34,21 @@ class Minutes:
         self.emit(Said(role="caller", text=text, final=False, start_ms=self._ms(started), end_ms=self._now_ms()))
 
     def caller(self, spoken: Heard) -> None:
-        started, ended = self._ms(spoken.started), self._ms(spoken.ended)
-        self.emit(Said(role="caller", text=spoken.text, final=True, start_ms=started, end_ms=ended))
+        self.emit(self._said("caller", spoken))
 
     def operator(self, spoken: Heard) -> None:
         """An operator's words to the caller."""
-        started, ended = self._ms(spoken.started), self._ms(spoken.ended)
-        self.emit(Said(role="operator", text=spoken.text, final=True, start_ms=started, end_ms=ended))
+        self.emit(self._said("operator", spoken))
+
+    def _said(self, role: Literal["caller", "operator"], spoken: Heard) -> Said:
+        start_ms, end_ms, zero = self._ms(spoken.started), self._ms(spoken.ended), spoken.audio_from
+        words = tuple(
+            Word(text=word.text, start_ms=self._ms(zero + word.start_s), end_ms=self._ms(zero + word.end_s))
+            for word in spoken.words
+        )
+        if words:
+            start_ms, end_ms = min(start_ms, words[0].start_ms), max(end_ms, words[-1].end_ms)
+        return Said(role=role, text=spoken.text, final=True, start_ms=start_ms, end_ms=end_ms, words=words)
 
     def sounds(self, text: str) -> None:
         """`text` of the agent begins to leave, or is what is known by now of words that leave."""

@@ -103,6 +103,8 @@ class MediaSettings(TalkSettings):
     whisper_sha256: str = Field(default="", pattern=r"^([0-9a-fA-F]{64})?$")
     """What the SHA-256 of its `model.bin` must be; empty: not checked."""
     whisper_language: str = "en"
+    whisper_word_times: bool = False
+    """Each word of callers with its times on the transcript, for about twice the recogniser's work."""
 
     engine: Literal["local", "openai"] = "local"
     """Who hears and speaks: the models of this machine, or a service that speaks OpenAI's Realtime protocol."""

@@ -11,7 +11,7 @@ import asyncio
 import ctypes
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,21 @@ from switchroom.realtime.vad import VAD_RATE, Floats
 
 MIN_SAMPLES = VAD_RATE // 2
 """Shorter pieces are padded with silence: the model returns nothing for a few hundred samples."""
+
+
+class SpokenWord(NamedTuple):
+    """A word, and its place in seconds from the beginning of the audio."""
+
+    text: str
+    start_s: float
+    end_s: float
+
+
+class Spoken(NamedTuple):
+    """What a recogniser understood. `words` is empty where it tells no times of them."""
+
+    text: str
+    words: tuple[SpokenWord, ...] = ()
 
 
 class Recogniser:
@@ -48,11 +63,12 @@ class Recogniser:
         options = {"return_audio_data": "false", "identify_speakers": "false", "vad_threshold": "0"}
         return cls(Transcriber(folder, ModelArch.TINY, options=options), moonshine_api)
 
-    async def transcribe(self, audio: Floats) -> str:
-        """Text of 16 kHz mono float audio (-1 to 1); empty when nothing was understood."""
+    async def transcribe(self, audio: Floats) -> Spoken:
+        """What is said in 16 kHz mono float audio (-1 to 1). The model that the package ships knows no times of words:
+        its text alone, empty when nothing was understood."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._transcribe, audio)
 
-    def _transcribe(self, audio: Floats) -> str:
+    def _transcribe(self, audio: Floats) -> Spoken:
         if audio.size < MIN_SAMPLES:
             audio = np.concatenate((audio, np.zeros(MIN_SAMPLES - audio.size, dtype=np.float32)))
         buffer = np.ascontiguousarray(audio, dtype=np.float32)
@@ -68,9 +84,10 @@ class Recogniser:
         if code < 0:
             raise Unavailable(f"speech recognition failed (code {code})", code="recogniser_failed")
         if not result:
-            return ""
+            return Spoken("")
         lines = [result.contents.lines[i].text for i in range(result.contents.line_count)]
-        return " ".join(ctypes.string_at(line).decode("utf-8", "replace").strip() for line in lines if line).strip()
+        texts = (ctypes.string_at(line).decode("utf-8", "replace").strip() for line in lines if line)
+        return Spoken(" ".join(texts).strip())
 
     def close(self) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)

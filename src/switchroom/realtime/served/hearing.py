@@ -245,7 +245,8 @@ class Hearing:
 
     async def _decode(self, audio: Floats) -> str:
         step = _PIECE_S * VAD_RATE
-        texts = [await self._parts.recogniser.transcribe(audio[at : at + step]) for at in range(0, audio.size, step)]
+        pieces = [audio[at : at + step] for at in range(0, audio.size, step)]
+        texts = [(await self._parts.recogniser.transcribe(piece)).text for piece in pieces]
         return " ".join(text for text in texts if text).strip()
 
 
