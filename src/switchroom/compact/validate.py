@@ -239,7 +239,7 @@ def _node(node: Node, graph: CompactGraph, declared: set[str]) -> Iterator[tuple
         for name in sorted(override.keys() - _OVERRIDES):
             yield (
                 "warning",
-                f"`{label}` overrides `{name}` of another flow, which has no effect: pass it by `vars` or `startState`.",
+                f"`{label}` overrides `{name}` of another flow, in vain: pass it by `vars` or `startState`.",
             )
     elif node.kind == "customFunction" and isinstance(node.inputs.get("code"), str):
         names = tuple("$" + str(row["name"]).lstrip("$") for row in node.rows("variables") if row.get("name"))

@@ -132,8 +132,8 @@ class Step(msgspec.Struct, kw_only=True):
     the same when the run goes on in another process. `past` counts the session's messages before this run; `deadline`
     is the loop's time by which the turn ends. `say` sends a piece of text to the caller; `nested` runs another flow
     with a question, variables over those of the turn, and state over what it declares; `called` runs one as a tool,
-    with a word that tells this call from the others of the node, heard by nobody (raises Parked where it waits); `children`
-    runs an Iteration's child nodes for one item; `once` runs a side effect once.
+    with a word that tells this call from the others of the node, heard by nobody (raises Parked where it waits);
+    `children` runs an Iteration's child nodes for one item; `once` runs a side effect once.
     """
 
     node: Node
@@ -211,8 +211,8 @@ def decoded(text: str) -> Any:
 
 
 def drawn(text: str) -> Any:
-    """The value of JSON that a person wrote by hand in a canvas, where JSON5 is common (single quotes, bare keys, commas at
-    the end); the text itself where it is neither."""
+    """The value of JSON that a person wrote by hand in a canvas, where JSON5 is common (single quotes, bare keys); the
+    text itself where it is neither."""
     try:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
