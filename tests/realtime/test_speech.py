@@ -23,6 +23,7 @@ from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.spare_voice import SpareVoice
 from switchroom.realtime.tts import FliteVoice, PiperVoice
 from switchroom.realtime.turns.hangover import Cue, Endpointer
+from switchroom.realtime.turns.transcript import hangs
 from switchroom.realtime.vad import VoiceDetector
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -102,22 +103,47 @@ class Notes:
         self.utterances.append(utterance)
 
 
+async def feed(ears: Ears, *audio: Samples) -> None:
+    """Faster than it was spoken, and no faster than it is heard."""
+    for piece in audio:
+        for i in range(0, piece.size - FRAME, FRAME):
+            ears.feed(piece[i : i + FRAME])
+            while ears.backlog > 25:
+                await asyncio.sleep(0.005)
+
+
 async def test_ears_hear_words_and_no_words_in_noise(parts: SpeechParts, settings: MediaSettings) -> None:
     notes = Notes()
     ears = Ears(parts, settings, notes)
     task = asyncio.create_task(ears.run())
     noise = (np.random.default_rng(7).normal(0, 400, 48_000 * 2)).astype(np.int16)
     speech = await asyncio.to_thread(load_audio, EXAMPLES / "caller-3-operator.wav")
-    for audio in (noise, speech, np.zeros(48_000, dtype=np.int16)):
-        for i in range(0, audio.size - FRAME, FRAME):
-            ears.feed(audio[i : i + FRAME])
-            await asyncio.sleep(0.018)
+    await feed(ears, noise, speech, np.zeros(48_000, dtype=np.int16))
     async with asyncio.timeout(10):
         while not [one for one in notes.utterances if one.text]:
             await asyncio.sleep(0.02)
     task.cancel()
     assert ears.frames_dropped == 0
     assert ["to an operator" in one.text.lower() for one in notes.utterances if one.text] == [True]
+
+
+@pytest.mark.parametrize(
+    "said", ["The delivery was late and the box was open.", "I was charged twice for the same thing."]
+)
+async def test_a_whole_sentence_is_not_taken_for_its_beginning(
+    parts: SpeechParts, settings: MediaSettings, said: str
+) -> None:
+    """Its words are decoded before the silence after it is over, and are answered without more waiting."""
+    notes = Notes()
+    ears = Ears(parts, settings, notes)
+    task = asyncio.create_task(ears.run())
+    await feed(ears, await parts.voice.say(said), np.zeros(48_000, dtype=np.int16))
+    async with asyncio.timeout(20):
+        while not notes.utterances:
+            await asyncio.sleep(0.01)
+    task.cancel()
+    heard = notes.utterances[0].text
+    assert len(heard.split()) > 6 and not hangs(heard), heard
 
 
 async def test_a_button_makes_the_utterance(parts: SpeechParts, settings: MediaSettings) -> None:

@@ -37,6 +37,8 @@ ASKING = AgentTalk("Is that all right? And", 5.0, False)
         "Four one",
         "My number is 41.",
         "Because",
+        "When I opened the box.",
+        "So what I want is.",
         "I would like to talk to my...",
     ],
 )
@@ -52,6 +54,9 @@ def test_words_that_hang(said: str) -> None:
         "My order number is for one-seven-two.",  # as it is misheard
         "Yes it is.",
         "The first one.",
+        "After lunch.",
+        "When I opened the box, it was empty.",
+        "When are you open on Saturday?",
         "An operator, please.",
         "Where is it from?",
         "Yes",

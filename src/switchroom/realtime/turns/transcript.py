@@ -14,7 +14,14 @@ _DANGLING = frozenset(
 )
 _COMPLETE_ALONE = frozenset("please this that these can could would should will so am is's she he we they".split())  # noqa: SIM905
 """Words that also end a whole sentence: they hang only where nothing came before, or a comma follows."""
-_NAMED = frozenset("number name address code reference email mail phone question problem order ticket".split())  # noqa: SIM905
+_NAMED = frozenset(
+    "number name address code reference email mail phone question problem order ticket want need".split()  # noqa: SIM905
+)
+_SUBORDINATE = frozenset("if when after before once unless although while".split())  # noqa: SIM905
+_SUBJECTS = frozenset("i you he she it we they the my your his her our their this that there".split())  # noqa: SIM905
+_CLAUSE_WORDS = range(4, 9)
+"""`if you can find it` waits for what follows it; `after lunch` and `when it came` are answers, and longer sentences
+hold their main clause."""
 _SOUNDS_LIKE_DIGITS = frozenset("for fore to too won ate".split())  # noqa: SIM905
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 _FEW_DIGITS = 4
@@ -23,7 +30,8 @@ _DIGIT_WORDS = frozenset("zero oh one two three four five six seven eight nine d
 
 def hangs(said: str) -> bool:
     """Whether these words sound unfinished: they end with a word that another must follow (`my`, `and`), a comma, a
-    hesitation, `my number is`, or a digit or three (numbers are said in groups)."""
+    hesitation, `my number is`, a clause that only leads to another (`if you can find it`), or a digit or three (numbers
+    are said in groups)."""
     text = said.strip()
     if text.endswith("?") or not text:
         return False
@@ -37,6 +45,8 @@ def hangs(said: str) -> bool:
         return len(words) > 1 and words[-2] in _NAMED
     if last in _DANGLING:
         return last not in _COMPLETE_ALONE or len(words) == 1
+    if words[0] in _SUBORDINATE and words[1:2] and words[1] in _SUBJECTS and len(words) in _CLAUSE_WORDS:
+        return "," not in text
     digits = _digits_at_end(words)
     if digits == 1 and words[:-1] and words[-2] not in (*_NAMED, "is"):
         return False  # `the first one`
