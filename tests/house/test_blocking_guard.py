@@ -34,6 +34,8 @@ def test_the_guard_fails_a_test_that_blocks_the_loop(pytester: pytest.Pytester) 
     pytester.makeconftest((ROOT / "tests" / "conftest.py").read_text())
     pytester.makeini("[pytest]\nasyncio_mode = auto\n")
     pytester.makepyfile(BLOCKING)
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result = pytester.runpytest_subprocess(
+        "-p", "no:cacheprovider", "-p", "no:schemathesis", "-p", "no:hypothesispytest"
+    )
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*BlockingError*time.sleep*"])

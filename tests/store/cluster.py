@@ -18,6 +18,7 @@ from switchroom.store import Store
 from switchroom.store.embedded import die_with_parent, server_binary
 
 NODE_TIMEOUT_MS = 1_000
+"""After this long a silent node is dead to the others. A cluster in which nobody dies wants a long one."""
 SLOTS = 16_384
 
 
@@ -76,11 +77,13 @@ class Node:
 
 
 class Cluster:
-    def __init__(self, *, primaries: int = 3, replicas: int = 1, password: str = "") -> None:
+    def __init__(
+        self, *, primaries: int = 3, replicas: int = 1, password: str = "", node_timeout_ms: int = NODE_TIMEOUT_MS
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="switchroom-cluster-"))
         options = (
             "--save", "", "--appendonly", "yes", "--appendfsync", "everysec",
-            "--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS),
+            "--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_ms),
             "--repl-diskless-sync-delay", "0", "--cluster-allow-replica-migration", "no",
             "--cluster-replica-validity-factor", "0", "--maxmemory-policy", "noeviction",
         )  # fmt: skip

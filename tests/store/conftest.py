@@ -15,7 +15,7 @@ from cluster import Cluster
 @pytest.fixture(scope="session")
 def cluster_runner() -> Iterator[tuple[asyncio.Runner, Cluster]]:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        cluster = Cluster()
+        cluster = Cluster(node_timeout_ms=30_000)
         try:
             runner.run(cluster.start())
             yield runner, cluster
