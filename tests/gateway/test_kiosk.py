@@ -192,11 +192,32 @@ async def test_skills_decide_who_is_asked(client: TestClient, parts: Services) -
     assert [frame["type"] for frame in plain.seen] == ["ready"]
 
 
+async def test_a_kiosk_on_a_break_is_offered_nothing(client: TestClient, parts: Services) -> None:
+    kiosk = await connect(client, "desk", capacity=2, paused=True)
+    task = await enqueue(parts)
+    await kiosk.say("resume")
+    assert (await kiosk.hear("offer"))["taskId"] == task
+    await kiosk.say("accept", taskId=task)
+    await kiosk.hear("state", state="live")
+    await kiosk.say("pause", reason="lunch")
+    assert (await kiosk.hear("paused"))["reason"] == "lunch"
+    another = await enqueue(parts, "+2")
+    await kiosk.say("complete", taskId=task)  # what is live goes on
+    await kiosk.hear("state", state="ended")
+    assert [frame for frame in kiosk.seen if frame["type"] == "offer" and frame["taskId"] != task] == []
+    assert (await parts.queue.detail("line", another)).call.attempt == 0
+    await kiosk.say("resume")
+    await kiosk.hear("resumed")
+    assert (await kiosk.hear("offer"))["taskId"] == another
+
+
 async def test_no_answer_and_silence_take_a_call_back(client: TestClient, parts: Services) -> None:
-    kiosk = await connect(client)
+    kiosk = await connect(client, pauseAfter=1)
     task = await enqueue(parts, max_attempts=9)
     await kiosk.hear("offer")
+    assert (await kiosk.hear("paused"))["reason"] == "no_answer"
     assert (await kiosk.hear("lost"))["reason"] == "no_answer"
+    await kiosk.say("resume")
     offer = await kiosk.hear("offer")  # after its back-off
     assert offer["attempt"] == 2
     await kiosk.say("accept", taskId=task)

@@ -24,12 +24,16 @@ from switchroom.gateway.kiosk_frames import (
     Hello,
     Lost,
     Offer,
+    Pause,
+    Paused,
     Ping,
     Pong,
     Problem,
     Question,
     Ready,
     Refuse,
+    Resume,
+    Resumed,
     SessionContext,
     State,
     Token,
@@ -46,6 +50,8 @@ from switchroom.realtime.handover import PING_EVERY_S
 from switchroom.realtime.kiosk import Kiosk
 from switchroom.realtime.kiosk_call import Changed, KioskTools, Offered, Piece, Told
 from switchroom.realtime.kiosk_call import Lost as Gone
+from switchroom.realtime.kiosk_call import Paused as OnBreak
+from switchroom.realtime.kiosk_call import Resumed as Back
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +62,7 @@ SEND_TIMEOUT_S = 10.0
 DEAD_AFTER_S = 20.0
 MAX_CAPACITY = 16
 MAX_SKILLS = 32
+MAX_PAUSE_AFTER = 100
 REPLACED = 4001
 """Close code: the same `clientId` connected again."""
 NO_HELLO = 4000
@@ -97,7 +104,16 @@ async def kiosk(request: web.Request) -> web.WebSocketResponse:
             hello = await _hello(line)
             if hello is None:
                 return socket
-            desk = Kiosk(_tools(parts), flow, hello.client_id, line.tell, skills=hello.skills, capacity=hello.capacity)
+            desk = Kiosk(
+                _tools(parts),
+                flow,
+                hello.client_id,
+                line.tell,
+                skills=hello.skills,
+                capacity=hello.capacity,
+                paused=hello.paused,
+                pause_after=hello.pause_after,
+            )
             others, name = request.app[_KIOSKS], (flow.id, hello.client_id)
             if (before := others.get(name)) is not None:
                 await before.close(code=REPLACED, message=b"connected again")
@@ -156,6 +172,10 @@ class _Line:
             case Gone():
                 self._streams.pop(told.task_id, None)
                 await self.send(Lost(task_id=told.task_id, state=told.state, reason=told.reason))
+            case OnBreak():
+                await self.send(Paused(told.reason))
+            case Back():
+                await self.send(Resumed())
             case Piece():
                 await self._piece(told)
 
@@ -192,6 +212,8 @@ async def _hello(line: _Line) -> Hello | None:
             raise BadInput("clientId must be 1 to 128 printable characters")
         if not 1 <= hello.capacity <= MAX_CAPACITY:
             raise BadInput(f"capacity must be from 1 to {MAX_CAPACITY}")
+        if not 0 <= hello.pause_after <= MAX_PAUSE_AFTER:
+            raise BadInput(f"pauseAfter must be from 0 to {MAX_PAUSE_AFTER}")
         if len(hello.skills) > MAX_SKILLS or not all(_is_skill(skill) for skill in hello.skills):
             raise BadInput(f"skills must be at most {MAX_SKILLS} words that do not begin with @")
     except TimeoutError:
@@ -228,6 +250,10 @@ async def _do(line: _Line, desk: Kiosk, frame: FromKiosk) -> None:
             await desk.accept(frame.task_id)
         case Refuse():
             await desk.refuse(frame.task_id, frame.reason[:200])
+        case Pause():
+            await desk.pause(frame.reason[:200])
+        case Resume():
+            await desk.resume()
         case Ping():
             await desk.ping()
             await line.send(Pong(rfc3339(time.time_ns() // 1_000_000)))

@@ -19,12 +19,15 @@ class HeldCall(msgspec.Struct, rename="camel"):
 
 
 class Hello(msgspec.Struct, rename="camel", tag="hello"):
-    """The first frame. `capacity`: calls at once; `held`: calls to go on with."""
+    """The first frame. `capacity`: calls at once; `held`: calls to go on with; `paused`: it is offered nothing yet;
+    `pause_after`: so many offers in a row without an answer pause it (0: never)."""
 
     client_id: str
     skills: list[str] = []
     capacity: int = 1
     held: list[HeldCall] = []
+    paused: bool = False
+    pause_after: int = 0
 
 
 class Accept(msgspec.Struct, rename="camel", tag="accept"):
@@ -38,6 +41,16 @@ class Refuse(msgspec.Struct, rename="camel", tag="refuse"):
 
     task_id: str
     reason: str = ""
+
+
+class Pause(msgspec.Struct, rename="camel", tag="pause"):
+    """A break: no offers until `resume`. Live calls, and an offer that is out, stay the kiosk's."""
+
+    reason: str = ""
+
+
+class Resume(msgspec.Struct, rename="camel", tag="resume"):
+    """The break is over."""
 
 
 class Ping(msgspec.Struct, rename="camel", tag="ping"):
@@ -67,6 +80,16 @@ class Ready(msgspec.Struct, rename="camel", tag="ready", kw_only=True):
     capacity: int
     ping_every_seconds: int
     lease_seconds: int
+
+
+class Paused(msgspec.Struct, rename="camel", tag="paused"):
+    """The kiosk is offered nothing until it says `resume`; `reason` is its own, or `no_answer` (see `pauseAfter`)."""
+
+    reason: str = ""
+
+
+class Resumed(msgspec.Struct, rename="camel", tag="resumed"):
+    """The kiosk is offered calls again."""
 
 
 class SessionContext(msgspec.Struct, rename="camel"):
@@ -137,7 +160,7 @@ class Problem(msgspec.Struct, rename="camel", tag="error", kw_only=True, omit_de
     task_id: str | None = None
 
 
-FromKiosk = Hello | Accept | Refuse | Ping | Question | Complete
-ToKiosk = Ready | Offer | State | Lost | Token | TurnEnd | Pong | Problem
-FROM_KIOSK = (Hello, Accept, Refuse, Ping, Question, Complete)
-TO_KIOSK = (Ready, Offer, State, Lost, Token, TurnEnd, Pong, Problem)
+FromKiosk = Hello | Accept | Refuse | Pause | Resume | Ping | Question | Complete
+ToKiosk = Ready | Offer | State | Lost | Paused | Resumed | Token | TurnEnd | Pong | Problem
+FROM_KIOSK = (Hello, Accept, Refuse, Pause, Resume, Ping, Question, Complete)
+TO_KIOSK = (Ready, Offer, State, Lost, Paused, Resumed, Token, TurnEnd, Pong, Problem)

@@ -12,9 +12,9 @@ from redis.exceptions import ResponseError
 
 from switchroom.engine import Flow
 from switchroom.errors import Conflict, NotFound, SwitchroomError
-from switchroom.queue import EndReason, LeaseLost, QueueEvent, State
+from switchroom.queue import EndReason, Held, LeaseLost, QueueEvent, State
 from switchroom.realtime.handover import KIOSK_PREFIX, hold_by_token
-from switchroom.realtime.kiosk_call import Changed, KioskCall, KioskTools, Lost, Tell
+from switchroom.realtime.kiosk_call import Changed, KioskCall, KioskTools, Lost, Paused, Resumed, Tell
 from switchroom.records.model import state_of_end
 
 log = logging.getLogger(__name__)
@@ -25,10 +25,22 @@ _STORE_ERRORS = (SwitchroomError, ResponseError)
 
 
 class Kiosk:
-    """One connection of one kiosk. What happens goes to `tell`, in order for each call."""
+    """One connection of one kiosk. What happens goes to `tell`, in order for each call.
+
+    After `pause_after` offers in a row that were not answered it is paused (0: never): its operator has left.
+    """
 
     def __init__(
-        self, tools: KioskTools, flow: Flow, client_id: str, tell: Tell, *, skills: Sequence[str], capacity: int
+        self,
+        tools: KioskTools,
+        flow: Flow,
+        client_id: str,
+        tell: Tell,
+        *,
+        skills: Sequence[str],
+        capacity: int,
+        paused: bool = False,
+        pause_after: int = 0,
     ) -> None:
         self._tools = tools
         self._flow = flow
@@ -37,6 +49,10 @@ class Kiosk:
         self._capacity = capacity
         self._calls: dict[str, KioskCall] = {}
         self._room = asyncio.Event()
+        self._paused = paused
+        self._pause_after = pause_after
+        self._unanswered = 0
+        self._asking: asyncio.Task[list[Held]] | None = None
         self.owner = KIOSK_PREFIX + client_id
         self.settled = asyncio.Event()
         """Set once the calls that it held before are its own again, or lost: what it says of them is understood."""
@@ -62,6 +78,7 @@ class Kiosk:
         call = self._mine(task_id)
         if call.live:
             return
+        self._unanswered = 0
         await self._tools.queue.answer(call.held)
         await self._tell(Changed(task_id=task_id, state=State.LIVE))
         await call.begin()
@@ -70,6 +87,7 @@ class Kiosk:
         call = self._mine(task_id)
         if call.live:
             raise Conflict(f"the call {task_id} is live: complete it", code="wrong_state")
+        self._unanswered = 0
         self._drop(call)
         await self._tools.queue.refuse(call.held, reason)
 
@@ -81,6 +99,20 @@ class Kiosk:
                     await self._tools.queue.heartbeat(call.held)
                 except LeaseLost as error:
                     await self._lost(call, error)
+
+    async def pause(self, reason: str = "") -> None:
+        """It is offered nothing until it resumes. Live calls, and offers that are out, stay its own."""
+        self._paused = True
+        if self._asking is not None:
+            self._asking.cancel()
+        await self._tell(Paused(reason=reason))
+
+    async def resume(self) -> None:
+        """It takes calls again; it has been idle since now."""
+        self._paused = False
+        self._unanswered = 0
+        self._room.set()
+        await self._tell(Resumed())
 
     async def ask(self, task_id: str | None, text: str, heard: str | None) -> None:
         """The caller of a live call (None: of the only one) said something."""
@@ -126,20 +158,21 @@ class Kiosk:
 
     async def _claim(self) -> None:
         while True:
-            while len(self._calls) >= self._capacity:
+            while self._paused or len(self._calls) >= self._capacity:
                 self._room.clear()
                 await self._room.wait()
+            asking = self._asking = asyncio.create_task(self._wait_claim(), name="kiosk-wait")
             try:
-                found = await self._tools.queue.wait_claim(
-                    self.owner,
-                    self._flow.id,
-                    skills=self._skills,
-                    limit=self._capacity - len(self._calls),
-                    lease_ms=self._tools.lease_ms,
-                    offer_ms=self._tools.offer_ms,
-                    rests=True,
-                    timeout_s=_WAIT_S,
-                )
+                found = await asking
+                if self._paused:  # they came while the pause did
+                    for held in found:
+                        await self._tools.queue.release(held, "holder_left")
+                    continue
+            except asyncio.CancelledError:
+                this = asyncio.current_task()
+                if this is None or this.cancelling():
+                    raise
+                continue  # a pause ended the wait
             except _STORE_ERRORS as error:
                 log.warning("a kiosk waits for the store", extra={"detail": str(error)})
                 await asyncio.sleep(_PAUSE_S)
@@ -147,6 +180,18 @@ class Kiosk:
             for held in found:
                 call = self._calls[held.task_id] = KioskCall(self._tools, self._flow, held, self._tell)
                 await self._tell(call.offer())
+
+    async def _wait_claim(self) -> list[Held]:
+        return await self._tools.queue.wait_claim(
+            self.owner,
+            self._flow.id,
+            skills=self._skills,
+            limit=self._capacity - len(self._calls),
+            lease_ms=self._tools.lease_ms,
+            offer_ms=self._tools.offer_ms,
+            rests=True,
+            timeout_s=_WAIT_S,
+        )
 
     async def _resume(self, task_id: str, token: int) -> None:
         stored = await self._tools.queue.get(self._flow.id, task_id)
@@ -180,6 +225,10 @@ class Kiosk:
             return
         reason = change.end_reason or ""
         ours = change.attempt == call.held.attempt and change.owner == self.owner
+        if ours and not call.live and "no_answer" in (change.cause, reason):
+            self._unanswered += 1
+            if self._unanswered == self._pause_after and not self._paused:
+                await self.pause("no_answer")
         match change.state:
             case State.WRAPUP if ours and call.live and change.cause not in ("hung_up", "finished"):
                 # A verb ended it (complete, cancel): whoever holds a call closes its record.

@@ -75,7 +75,17 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     active_agent_id: str | None = None
 
 
-Told = Offered | Changed | Lost | Piece
+class Paused(msgspec.Struct, frozen=True, kw_only=True):
+    """The kiosk is offered nothing any more, for this reason; its live calls go on."""
+
+    reason: str
+
+
+class Resumed(msgspec.Struct, frozen=True):
+    """The kiosk is offered calls again."""
+
+
+Told = Offered | Changed | Lost | Piece | Paused | Resumed
 Tell = Callable[[Told], Awaitable[None]]
 
 
