@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient
+from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from switchroom.crawler.render import find_chromium
+from switchroom.gateway.asyncapi_media import REALTIME
+from switchroom.realtime import served
 
 
 def references(value: Any) -> Iterator[str]:
@@ -50,12 +55,15 @@ async def test_the_openapi_document_tells_headers_forms_and_every_media_type(cli
     assert set(rows) == {"application/json", "application/x-ndjson"}
 
 
-async def test_the_asyncapi_document_describes_both_sockets(client: TestClient) -> None:
+async def test_the_asyncapi_document_describes_every_socket(client: TestClient) -> None:
     document = await (await client.get("/asyncapi.json")).json()
     assert document["asyncapi"] == "3.0.0"
     assert {one["address"] for one in document["channels"].values()} == {
         "/ws",
         "/api/v1/openai-realtime/{flowId}/kiosk",
+        "/v1/realtime",
+        "/api/v1/twilio/{flowId}/stream",
+        "/api/v1/twilio/{flowId}/stream/{token}",
     }
     found = list(references(document))
     assert len(found) > 10
@@ -67,6 +75,19 @@ async def test_the_asyncapi_document_describes_both_sockets(client: TestClient) 
     titles = {one["title"] for one in document["components"]["messages"].values()}
     assert titles >= {"offer", "state", "lost", "token", "turnEnd", "hello", "accept", "question", "assetsChanged"}
     assert document["components"]["schemas"]["AssetsChanged"]["properties"]["type"]["enum"] == ["assetsChanged"]
+    for message in document["components"]["messages"].values():
+        Draft202012Validator.check_schema(message["payload"])
+
+
+def test_every_event_of_a_served_session_is_described() -> None:
+    """The words of the code that serves them, against the document's."""
+    code = "".join(path.read_text() for path in Path(served.__file__).parent.glob("*.py"))
+    heard = set(
+        re.findall(r'case "((?:session|input_audio_buffer|output_audio_buffer|conversation|response)\.[^"]+)"', code)
+    )
+    told = set(re.findall(r'_?tell\(\s*{"type": "([^"]+)"', code))
+    assert heard == set(REALTIME.received)
+    assert len(told) > 20 and told <= set(REALTIME.sent)
 
 
 async def test_the_page_shows_the_document_and_tries_it(client: TestClient, tmp_path: Any) -> None:
