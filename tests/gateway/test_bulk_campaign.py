@@ -1,4 +1,4 @@
-"""A whole campaign of 100,000 lines into a server of its own: flat memory, nothing lost, cut and gone on with."""
+"""A campaign of 40,000 lines into a server of its own: flat memory, nothing lost, cut and gone on with."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "serve"))
 from running import COMMAND, Server, environment, http, serving
 
 CANVAS = Path(__file__).parents[2] / "examples" / "support-line.json"
-LINES = 100_000
+LINES = 40_000
 KEY = {"Content-Type": "application/x-ndjson", "Idempotency-Key": "campaign"}
 BULK = "/api/v1/openai-realtime/line/queue/enqueue/bulk"
-GROWTH_KIB = 24 << 10
+GROWTH_KIB = 6 << 10
 """What an API process may grow by over the rest of the campaign: the window's buffers and the allocator's slack."""
 
 
@@ -39,7 +39,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def run(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [*COMMAND, *words], capture_output=True, text=True, timeout=60, env=environment(), check=False
+        [*COMMAND, *words], capture_output=True, text=True, timeout=240, env=environment(), check=False
     )
     assert done.returncode == code, done.stderr
     return done
@@ -65,7 +65,7 @@ async def lines(first: int) -> AsyncIterator[bytes]:
 
 async def send(server: Server, first: int, stop_after: int | None, found: dict[int, str]) -> dict[str, Any]:
     """Sends the campaign from a line on; cuts the connection after so many answers. Returns the counts."""
-    timeout = aiohttp.ClientTimeout(total=None, sock_read=60)
+    timeout = aiohttp.ClientTimeout(total=None, sock_read=120)
     params = {"firstLine": str(first)}
     async with (
         aiohttp.ClientSession(timeout=timeout) as session,
@@ -87,22 +87,22 @@ async def send(server: Server, first: int, stop_after: int | None, found: dict[i
 
 async def test_a_campaign_that_is_cut_and_gone_on_with(server: Server) -> None:
     cut: dict[int, str] = {}
-    await send(server, 1, 30_000, cut)
-    assert sorted(cut) == list(range(1, 30_001))
+    await send(server, 1, 12_000, cut)
+    assert sorted(cut) == list(range(1, 12_001))
     before = await asyncio.to_thread(api_rss_kib, server)
 
     # Sent from a little before the cut, as one who is not sure does: what is there already stays what it is.
     rest: dict[int, str] = {}
-    done = await send(server, 25_001, None, rest)
+    done = await send(server, 10_001, None, rest)
     after = await asyncio.to_thread(api_rss_kib, server)
-    assert done["accepted"] == done["lines"] == 75_000
-    assert all(rest[number] == cut[number] for number in range(25_001, 30_001))
+    assert done["accepted"] == done["lines"] == 30_000
+    assert all(rest[number] == cut[number] for number in range(10_001, 12_001))
     tasks = {**cut, **rest}
     assert sorted(tasks) == list(range(1, LINES + 1))
     assert len(set(tasks.values())) == LINES
     _, status = await asyncio.to_thread(http, server.url, "GET", "/api/v1/openai-realtime/line/queue/status?limit=1")
     assert status["pendingCount"] == LINES
-    print(f"\nAPI process: {before} KiB after 30,000 lines, {after} KiB after 105,000")
+    print(f"\nAPI process: {before} KiB after 12,000 lines, {after} KiB after 42,000")
     assert after - before < GROWTH_KIB
 
 
@@ -143,11 +143,11 @@ def test_a_killed_server_cuts_it_and_the_command_goes_on(server: Server, tmp_pat
     run("flow", "import", str(CANVAS), "--id", "killed", "--server", server.url)
     sending = subprocess.Popen([*COMMAND, *words], stderr=subprocess.PIPE, text=True, env=environment())
     path = "/api/v1/openai-realtime/killed/queue/status?limit=1"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while http(server.url, "GET", path)[1]["pendingCount"] < 1_000:
         assert time.monotonic() < deadline
     os.kill(api_pid(server), signal.SIGKILL)
-    _, said = sending.communicate(timeout=60)
+    _, said = sending.communicate(timeout=240)
     assert sending.returncode == 1, said
     assert "--resume" in said
     while time.monotonic() < deadline:  # the supervisor starts it again
