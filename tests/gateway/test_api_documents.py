@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -15,8 +16,11 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from switchroom.crawler.render import find_chromium
+from switchroom.gateway import examples
 from switchroom.gateway.asyncapi_media import REALTIME
 from switchroom.realtime import served
+
+ROOT = Path(__file__).parents[2]
 
 
 def references(value: Any) -> Iterator[str]:
@@ -53,6 +57,25 @@ async def test_the_openapi_document_tells_headers_forms_and_every_media_type(cli
     assert set(predict["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
     rows = paths["/api/v1/executions"]["get"]["responses"]["200"]["content"]
     assert set(rows) == {"application/json", "application/x-ndjson"}
+
+
+async def test_every_example_of_the_document_works(client: TestClient) -> None:
+    line = json.loads(await asyncio.to_thread((ROOT / "examples" / "support-line.json").read_text))
+    assert (await client.post("/api/v1/chatflows", json={**line, "id": "support-line"})).status == 200
+    document = await (await client.get("/openapi.json")).json()
+    sent = 0
+    for path, operations in document["paths"].items():
+        for method, one in operations.items():
+            if method == "head" or "requestBody" not in one:
+                continue
+            for parameter in one["parameters"]:
+                if parameter["in"] == "path":
+                    path = path.replace("{" + parameter["name"] + "}", parameter.get("example", ""))
+            for name, example in one["requestBody"]["content"].get("application/json", {}).get("examples", {}).items():
+                sent += 1
+                answer = await client.request(method, path, json=example["value"])
+                assert answer.status < 300, (path, name, await answer.text())
+    assert sent == sum(len(bodies) for bodies in examples.BODIES.values())
 
 
 async def test_the_asyncapi_document_describes_every_socket(client: TestClient) -> None:

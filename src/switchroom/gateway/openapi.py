@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from switchroom import __version__
+from switchroom.gateway import examples
 from switchroom.gateway.operation import Operation, operation, operation_of
 from switchroom.gateway.reply import json_reply
 from switchroom.gateway.webhooks import WebhookMessage
@@ -118,7 +119,7 @@ def _describe(
         "summary": op.summary,
         "tags": [op.tag],
         "parameters": [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, **_example_of(name)}
             for name in _PARAMETER.findall(path)
         ]
         + [
@@ -133,6 +134,8 @@ def _describe(
     }
     if op.body is not None or op.files:
         content = _content(op.body, schema_of).get("content", {})
+        if bodies := examples.BODIES.get(described["operationId"]):
+            content["application/json"]["examples"] = {name: {"value": body} for name, body in bodies.items()}
         described["requestBody"] = {"required": True, "content": content | (_FORM if op.files else {})}
     refused = [401, 403] if op.scope is not None else []
     for status in sorted({*op.errors, *refused}):
@@ -143,6 +146,10 @@ def _describe(
         described["security"] = [{"bearer": []}, {"apiKey": []}, *([{}] if op.public_flows else [])]
         described["x-scope"] = str(op.scope)
     return described
+
+
+def _example_of(parameter: str) -> dict[str, str]:
+    return {"example": examples.PARAMETERS[parameter]} if parameter in examples.PARAMETERS else {}
 
 
 def _content(kind: Any, schema_of: dict[str, dict[str, Any]]) -> dict[str, Any]:
