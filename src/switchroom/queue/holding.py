@@ -92,8 +92,8 @@ class Holding:
         """`claim` from one flow or from several by weight, waiting until there is something; [] after `timeout_s`.
 
         Nothing is polled: a call that may be taken wakes, among the holders that wait and may take it, the one that has
-        been idle the longest. One owner may wait in several processes, but only once in each. Waits that follow each other
-        count as one; a cancelled one ends it.
+        been idle the longest. One owner may wait in several processes, but only once in each. Waits that follow each
+        other count as one; a cancelled one ends it.
         """
         weights = {flows: 1} if isinstance(flows, str) else dict(flows)
         terms = (lease_ms, offer_ms, limit, answered, skill_set(skills), rests)
