@@ -65,11 +65,12 @@ async def holding(url: str, wanted: int) -> None:
     queue = Queue(await Store.connect(url))
     await queue.configure(FLOW, RULES)
     held: list[Any] = []
+    print("ready", flush=True)
     while len(held) < wanted:
         held += await queue.wait_claim(
             f"holder-{time.monotonic_ns()}", FLOW, limit=wanted - len(held), answered=True, timeout_s=1.0
         )
-    print(f"ready {time.monotonic_ns()}", flush=True)
+    print(f"RESULT {time.monotonic_ns()}", flush=True)
     while True:
         await asyncio.sleep(1)
         await asyncio.gather(*(queue.heartbeat(one) for one in held))

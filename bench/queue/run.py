@@ -136,11 +136,18 @@ def drain(quick: bool, repeats: int) -> None:
 
 
 def crash(quick: bool, repeats: int) -> None:
-    seconds = [workers.crash() for _ in range(repeats)]
+    limit_s = 100.0
+    rows = []
+    for name in ("switchroom", "bullmq") if quick else workers.NAMES:
+        # A peer takes a minute or more: once.
+        found = [workers.crash(name, limit_s=limit_s) for _ in range(repeats if name == "switchroom" else 1)]
+        told = ", ".join(f"not within {limit_s:.0f}" if s is None else f"{s:.1f}" for s in found)
+        leases = [s / workers.LEASE_S for s in found if s is not None] if name == "switchroom" else []
+        rows.append([name, told, f"{max(leases):.2f}" if leases else ""])
     show(
-        f"kill -9 of the only holder with 8 calls, a new one at once (lease {workers.LEASE_S:.0f} s)",
-        ["", "all held again after s", "leases"],
-        [["switchroom", ", ".join(f"{s:.1f}" for s in seconds), f"{max(seconds) / workers.LEASE_S:.2f}"]],
+        f"kill -9 of the only holder with 8 calls, a new one at once (our lease is {workers.LEASE_S:.0f} s)",
+        ["library, as it comes", "all held again after s", "leases"],
+        rows,
     )
 
 

@@ -11,7 +11,8 @@ async def producing(url, count, gap_ms):
 
 async def working(url, seen):
     async def call(context, form, state, put_ns):
-        seen(put_ns)
+        if holding := seen(put_ns):
+            await holding
 
     worker = Worker(
         functions=[func(call, name="call", keep_result=0)],

@@ -44,4 +44,13 @@ function work() {
   }, { connection, concurrency: 64 }).waitUntilReady().then(() => console.log('ready'));
 }
 
-if (role === 'produce') produce(); else work();
+function hold() {
+  const begun = new Set();
+  new Worker('line', async (job) => {
+    begun.add(job.id);
+    if (begun.size === count) console.log(`RESULT ${now()}`);
+    await new Promise(() => {});
+  }, { connection, concurrency: 64 }).waitUntilReady().then(() => console.log('ready'));
+}
+
+({ produce, work, hold })[role]();

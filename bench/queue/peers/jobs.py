@@ -2,6 +2,7 @@
 
     python NAME.py produce PORT COUNT GAP_MS    puts COUNT jobs in; with a gap one by one, without by 64 at once
     python NAME.py work PORT COUNT              works until COUNT jobs were started, then prints `RESULT …`
+    python NAME.py hold PORT COUNT              starts jobs that never end; at the COUNTth prints `RESULT` and when
 
 CLOCK_MONOTONIC is the machine's, so that a job can carry the moment at which it was put in.
 """
@@ -40,6 +41,21 @@ class Seen:
             os._exit(0)
 
 
+class Held:
+    """What jobs wait on that never end; says when so many different ones have begun."""
+
+    def __init__(self, count):
+        self.count = count
+        self.begun = set()
+
+    def __call__(self, put_ns):
+        self.begun.add(put_ns)
+        if len(self.begun) == self.count:
+            print(f"RESULT {time.monotonic_ns()}", flush=True)
+            self.count = 0
+        return asyncio.Event().wait()
+
+
 async def produce(put, count, gap_ms):
     """`put(form, state, put_ns)` puts one job in."""
     if gap_ms:
@@ -64,4 +80,4 @@ def main(producing, working):
     if role == "produce":
         uvloop.run(producing(url, count, float(sys.argv[4])))
     else:
-        uvloop.run(working(url, Seen(count)))
+        uvloop.run(working(url, (Held if role == "hold" else Seen)(count)))

@@ -12,7 +12,8 @@ async def producing(url, count, gap_ms):
 
 async def working(url, seen):
     async def call(context, *, form, state, put_ns):
-        seen(put_ns)
+        if holding := seen(put_ns):
+            await holding
 
     queue = Queue.from_url(url)
     worker = Worker(queue, functions=[("call", call)], concurrency=jobs.CONCURRENCY)

@@ -9,7 +9,8 @@ def made(url):
 
     @worker.task(name="call", ttl=0)
     async def call(form, state, put_ns):
-        seen(put_ns)
+        if holding := seen(put_ns):
+            await holding
 
     return worker, call
 

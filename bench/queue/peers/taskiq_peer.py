@@ -10,7 +10,8 @@ def made(url):
 
     @broker.task(task_name="call")
     async def call(form, state, put_ns):
-        seen(put_ns)
+        if holding := seen(put_ns):
+            await holding
 
     return broker, call
 
