@@ -16,6 +16,7 @@ from aiohttp import web
 from switchroom.settings import Settings
 from switchroom.snapshots import leave_snapshots
 from switchroom.store import Store
+from switchroom.tracing import traced
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,8 @@ async def run(role: Role, settings: Settings, store: Store, stop: asyncio.Event,
         from switchroom.app_media import run_media_role as run_it
     else:
         from switchroom.app_crawl import run_sidecar as run_it
-    await run_it(settings, store, stop, ready)
+    async with traced(role):
+        await run_it(settings, store, stop, ready)
 
 
 def store_folder(settings: Settings) -> Path:

@@ -56,6 +56,24 @@ CALL_SECONDS = Histogram(
     registry=REGISTRY,
 )
 LEGS_LOST = Counter("switchroom_legs_lost", "Legs of callers that died while their call was live", registry=REGISTRY)
+LEG_PACKETS = Counter(
+    "switchroom_leg_packets",
+    "Packets of callers' audio over WebRTC, by what became of them on their path",
+    ["outcome"],
+    registry=REGISTRY,
+)
+LEG_JITTER = Histogram(
+    "switchroom_leg_jitter_seconds",
+    "Interarrival jitter of callers' packets (RFC 3550), of each leg once a second",
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2),
+    registry=REGISTRY,
+)
+LEG_SENT_LOSS = Histogram(
+    "switchroom_leg_sent_loss_ratio",
+    "Share of our packets that a caller's side reports as lost, of each report",
+    buckets=(0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+    registry=REGISTRY,
+)
 RECORDING_DROPPED = Counter(
     "switchroom_recording_frames_dropped", "Frames of 20 ms that are missing in recordings", registry=REGISTRY
 )

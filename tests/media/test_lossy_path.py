@@ -16,6 +16,7 @@ from aiortc import RTCPeerConnection, RTCSessionDescription
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from switchroom import metrics
 from switchroom.realtime import opus
 from switchroom.realtime.audio import FRAME, RATE, Samples
 from switchroom.realtime.client import load_audio
@@ -255,6 +256,17 @@ async def pair() -> AsyncIterator[tuple[WebRtcLeg, RTCPeerConnection, Heard]]:
     await close_peer(peer)
 
 
+def lost_by_metrics() -> tuple[float, float, float]:
+    """Packets lost, looks at jitter, reports of other sides, as `/metrics` has them."""
+    names = (
+        ("switchroom_leg_packets_total", {"outcome": "lost"}),
+        ("switchroom_leg_jitter_seconds_count", {}),
+        ("switchroom_leg_sent_loss_ratio_count", {}),
+    )
+    lost, jitters, reports = (metrics.REGISTRY.get_sample_value(name, labels) or 0.0 for name, labels in names)
+    return lost, jitters, reports
+
+
 class Numbered:
     """In place of a peer's way out: all packets of its stream are numbered here, so that others can be put between."""
 
@@ -307,6 +319,7 @@ async def test_a_leg_on_a_bad_path_and_a_peer_that_dies(pair: tuple[WebRtcLeg, R
                 return
             loop.call_later(dice.random() * 0.03 if fate > 0.8 else 0, send, data, address)
 
+    figures_before = lost_by_metrics()
     path = connection._nominated[1].protocol.transport = BadPath()
     began, before, loud = time.monotonic(), heard.frames, heard.loud
     await asyncio.sleep(2.0)
@@ -323,3 +336,9 @@ async def test_a_leg_on_a_bad_path_and_a_peer_that_dies(pair: tuple[WebRtcLeg, R
     assert leg.gone_cause == "dead"
     print(f"a dead peer was noticed after {time.monotonic() - died:.2f} s (limit 1.0)")
     connection._nominated[1].protocol.transport = transport
+    await leg.close()
+    lost, jitters, reports = (after - was for after, was in zip(lost_by_metrics(), figures_before, strict=True))
+    assert lost >= leg.path.buffer.lost and jitters >= 2
+    print(
+        f"figures of the leg: {lost:g} lost, jitter looked at {jitters:g} times, {reports:g} reports of its other side"
+    )

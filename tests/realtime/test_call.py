@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,11 @@ import numpy as np
 import pytest
 import pytest_asyncio
 from aiohttp import web
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from switchroom import tracing
 from switchroom.engine import FlowStore
 from switchroom.errors import Conflict, NotFound, SwitchroomError, Unavailable
 from switchroom.queue import EndReason, Feed, NewCall, Queue, Rules, State
@@ -149,7 +153,26 @@ def sides(path: Path) -> tuple[Any, Any, int]:
     return left, right, RATE
 
 
-async def test_a_whole_call(house: House, data_dir: Path) -> None:
+def as_tree(spans: Sequence[ReadableSpan]) -> dict[str, list[ReadableSpan]]:
+    """Spans by the name of the one that they are in."""
+    names = {span.context.span_id: span.name for span in spans if span.context is not None}
+    tree: dict[str, list[ReadableSpan]] = {}
+    for span in spans:
+        tree.setdefault(names[span.parent.span_id] if span.parent is not None else "", []).append(span)
+    return tree
+
+
+@pytest.fixture
+def spans() -> Iterator[InMemorySpanExporter]:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracing.use(provider)
+    yield exporter
+    tracing.use(None)
+
+
+async def test_a_whole_call(house: House, data_dir: Path, spans: InMemorySpanExporter) -> None:
     await house.start_media()
     task_id = await house.enqueue(flow_id=FLOW)
     heard_live: list[dict[str, Any]] = []
@@ -181,6 +204,22 @@ async def test_a_whole_call(house: House, data_dir: Path) -> None:
         assert timing.first_audio_ms is not None and timing.endpoint_ms is not None
         assert timing.speech_end_ms is not None and timing.first_audio_made_ms is not None
         assert 0 < timing.endpoint_ms < timing.first_audio_made_ms <= timing.first_audio_ms
+
+    tree = as_tree(spans.get_finished_spans())
+    (traced,) = tree[""]
+    assert traced.name == "call" and dict(traced.attributes or {}) == {
+        "switchroom.flow_id": FLOW,
+        "switchroom.task_id": task_id,
+        "switchroom.execution_id": row.id,
+        "switchroom.attempt": 1,
+        "switchroom.end_reason": "completed",
+    }
+    assert [span.name for span in tree["call"]] == ["turn"] * 3
+    stages = ["endpoint", "transcript", "first_token", "first_audio"]
+    assert [span.name for span in tree["turn"]] == stages * 2  # nobody waited for the opening
+    for timing, turn, last in zip(row.timings[1:], tree["call"][1:], tree["turn"][3::4], strict=True):
+        assert turn.start_time is not None and last.end_time is not None and timing.first_audio_ms is not None
+        assert (last.end_time - turn.start_time) / 1e6 == pytest.approx(timing.first_audio_ms, abs=1)
 
     assert row.recording is not None
     left, right, rate = await asyncio.to_thread(sides, house.blobs.path(row.recording.blob))

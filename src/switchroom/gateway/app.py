@@ -52,6 +52,7 @@ from switchroom.gateway.reply import json_reply
 from switchroom.gateway.services import PRINCIPAL, SERVICES, Services, services
 from switchroom.gateway.turns import TURNS, Turns
 from switchroom.http_problems import install_problems
+from switchroom.http_tracing import install_tracing
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ def build_gateway(parts: Services) -> web.Application:
     metrics.install_metrics(app)
     install_passage(app)
     twilio.install_twilio(app)
+    install_tracing(app)
     app.cleanup_ctx.append(_background)
     voice = (
         queue,

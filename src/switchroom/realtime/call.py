@@ -357,6 +357,7 @@ class CallSession:
         self._engine_task = self._spawn(self._run_engine(self._engine, self._log), "engine")
 
     async def _run_engine(self, engine: VoiceEngine, call_log: CallLog) -> None:
+        call_log.talks()
         try:
             concluded = await engine.run(self._playout, call_log.on_event)
         except asyncio.CancelledError:

@@ -15,6 +15,7 @@ import msgspec
 from switchroom import metrics
 from switchroom.errors import SwitchroomError
 from switchroom.queue import EndReason, Held
+from switchroom.realtime.call_trace import CallTrace
 from switchroom.realtime.memory import CallMemory
 from switchroom.realtime.voice import (
     AgentSpeaking,
@@ -68,6 +69,7 @@ class CallLog:
         self._tell = tell
         self._dirty = asyncio.Event()
         self._saver: asyncio.Task[None] | None = None
+        self._trace = CallTrace()
         self.nodes_dropped = 0
         self.recording: Callable[[], Recording | None] = lambda: None
         """Where the audio is so far: each save names it, so that a crash does not lose it."""
@@ -86,7 +88,12 @@ class CallLog:
     async def begin(self) -> None:
         self.execution.recording = self.recording()
         await self._executions.begin(self.execution)
+        self._trace.begin(self.execution)
         self._saver = asyncio.get_running_loop().create_task(self._save(), name="call-record")
+
+    def talks(self) -> None:
+        """The conversation begins: from now on its times count."""
+        self._trace.talks()
 
     def on_event(self, event: VoiceEvent) -> None:
         """Takes what the voice engine says; never blocks."""
@@ -102,6 +109,7 @@ class CallLog:
             case TurnDone():
                 self.execution.timings.append(event.timing)
                 observe(event.timing)
+                self._trace.turn(event.timing)
                 self._dirty.set()
                 self._tell({"type": "turn", **msgspec.to_builtins(event.timing)})
             case AgentSpeaking():
@@ -151,6 +159,7 @@ class CallLog:
         if not await self._executions.finish(self.execution, final):
             log.info("the record was ended by somebody else", extra={"execution_id": self.execution.id})
         await (self.memory.save() if reason is None else self.memory.forget())
+        self._trace.end(self.execution)
         metrics.CALLS.labels(self.execution.end_reason or "handed_back").inc()
         if self.execution.created_ms:
             metrics.CALL_SECONDS.observe(max(0, time.time() - self.execution.created_ms / 1000))

@@ -22,6 +22,7 @@ from switchroom.realtime import opus
 from switchroom.realtime.audio import FRAME, FRAME_S, RATE, SILENCE, Decimator, Framer, Interpolator, Samples
 from switchroom.realtime.g711 import G711_RATE, Law, decode, encode
 from switchroom.realtime.jitter import JitterBuffer, Slot
+from switchroom.realtime.path_figures import PathFigures, sent_lost
 from switchroom.realtime.telephone_event import KeyReader
 
 log = logging.getLogger(__name__)
@@ -151,9 +152,12 @@ class MediaPath:
         self._octets = 0
         self._silent = 0
         self._silence = b""
+        self._reported: object = None
+        """When the other side's last report came."""
         self.last_packet_s = 0.0
         """When the caller's last packet of audio came, monotonic; 0 before the first."""
         self.skipped = self.broken = 0
+        self._figures = PathFigures()
 
     @property
     def buffer(self) -> JitterBuffer | None:
@@ -168,6 +172,7 @@ class MediaPath:
 
     def close(self) -> None:
         self._stop()
+        self._figures.look(self._buffer)
         if self._codec is not None:
             self._codec.close()
             self._codec = None
@@ -273,6 +278,13 @@ class MediaPath:
         for stats in sender._RTCRtpSender__stats.values():
             if stats.type == "remote-inbound-rtp" and self._codec is not None:
                 self._codec.expect_loss(round(stats.fractionLost * 100 / 256))
+                if stats.timestamp != self._reported:
+                    self._reported = stats.timestamp
+                    sent_lost(stats.fractionLost / 256)
+        streams = self._receiver._RTCRtpReceiver__remote_streams
+        stream = streams.get(self._ssrc)
+        rate = RATE if self._codec is None else self._codec.rate
+        self._figures.look(self._buffer, stream.jitter / rate if stream is not None else None)
 
     # --- in ------------------------------------------------------------------------------------------------------
 
@@ -308,6 +320,7 @@ class MediaPath:
         now = time.monotonic()
         if payload_type in self.key_types:
             self.last_packet_s = now
+            self._count(ssrc, number, None)
             self._hand_on(self._buffer.pass_over(number, now))
             if (key := self._keys.take(timestamp, second >= 128, payload)) is not None:
                 self._on_key(key)
@@ -323,7 +336,8 @@ class MediaPath:
         self._count(ssrc, number, timestamp)
         self._hand_on(self._buffer.put(number, timestamp, payload, now))
 
-    def _count(self, ssrc: int, number: int, timestamp: int) -> None:
+    def _count(self, ssrc: int, number: int, timestamp: int | None) -> None:
+        """For our reports. A key's packet has a timestamp of its own, which says nothing about jitter."""
         streams = self._receiver._RTCRtpReceiver__remote_streams
         stream = streams.get(ssrc)
         if stream is None:
@@ -331,7 +345,12 @@ class MediaPath:
 
             streams.clear()
             stream = streams[ssrc] = StreamStatistics(self._codec.rate if self._codec is not None else RATE)
-        stream.add(_Arrived(ssrc, number, timestamp))
+        if timestamp is not None:
+            stream.add(_Arrived(ssrc, number, timestamp))
+        elif (last := stream._last_timestamp) is not None:
+            arrival = stream._last_arrival
+            stream.add(_Arrived(ssrc, number, last))
+            stream._last_arrival = arrival
 
     def _hand_on(self, slots: list[Slot]) -> None:
         for slot in slots:

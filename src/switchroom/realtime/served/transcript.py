@@ -30,12 +30,15 @@ class Timing:
     def token(self) -> None:
         self.first_token = self.first_token or time.monotonic()
 
-    def as_record(self, *, interrupted: bool) -> TurnTiming:
+    def as_record(self, *, interrupted: bool, zero: float) -> TurnTiming:
+        """`zero`: when the conversation began."""
+
         def since(moment: float | None) -> float | None:
             return None if moment is None else round((moment - self.began) * 1000, 1)
 
         return TurnTiming(
             turn=self.number,
+            speech_end_ms=max(0, round((self.began - zero) * 1000)) if self.endpoint is not None else None,
             endpoint_ms=since(self.endpoint),
             transcript_ms=since(self.transcript),
             first_token_ms=since(self.first_token),
@@ -96,7 +99,7 @@ class Transcript:
     def turn_done(self, timing: Timing | None, *, interrupted: bool) -> None:
         if timing is not None and not timing.told:
             timing.told = True
-            self._emit(TurnDone(timing=timing.as_record(interrupted=interrupted)))
+            self._emit(TurnDone(timing=timing.as_record(interrupted=interrupted, zero=self._zero)))
 
     def sounds(self, item: Item) -> None:
         """The first frame of an item leaves."""
