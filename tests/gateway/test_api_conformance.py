@@ -13,6 +13,8 @@ import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,9 +31,10 @@ CHECKS = (
     "response_schema_conformance"
 )
 FUZZ = int(os.environ.get("FUZZ_EXAMPLES", "0"))
+FLOW = "/api/v1/openai-realtime/line"
 WITHOUT = "/queue/events$|/calls|/listeners|/twilio/|/kiosk$|/realtime/|/apikey|/webhooks"
 """Streams that never end, sockets, what needs a media process, what would close the open server; webhooks have a run of
-their own."""
+their own, on an endpoint and a message that exist."""
 BRIEFLY = """
 [[operations]]
 include-path-regex = "^/api/v1/(?!.*/queue/)"
@@ -40,36 +43,64 @@ phases.coverage.enabled = false
 """
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("conformance") / "data", SWITCHROOM_MEDIA_PROCESSES="0") as running:
+        canvas = json.loads((ROOT / "examples" / "support-line.json").read_text())
+        status, body = http(running.url, "POST", "/api/v1/chatflows", {"id": "line", "flowData": canvas})
+        assert status < 300, body
+        yield running
+
+
+def schemathesis(server: Server, folder: Path, config: str, *options: str, **settings: str) -> str:
+    """Runs it until it has found nothing wrong; returns what it printed."""
+    file = folder / "schemathesis.toml"
+    file.write_text(config)
+    command = [str(Path(sys.executable).parent / "schemathesis"), "--config-file", str(file)]
+    command += ["run", f"{server.url}/openapi.json", "--checks", CHECKS, "--seed", "1", "--continue-on-failure"]
+    command += ["--phases", "coverage,fuzzing", "--request-timeout", "10", "--no-color", *options]
+    done = subprocess.run(command, env=environment(**settings), capture_output=True, text=True, cwd=folder, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert http(server.url, "GET", "/readyz")[0] == 200
+    return done.stdout
+
+
 @pytest.mark.timeout(0 if FUZZ else 300)
-def test_every_route_answers_as_its_document_says(tmp_path: Path) -> None:
-    config = tmp_path / "schemathesis.toml"
-    config.write_text('[parameters]\n"path.flowId" = "line"\n' + ("" if FUZZ else BRIEFLY))
-    with serving(tmp_path / "data", SWITCHROOM_MEDIA_PROCESSES="0") as server:
-        calls = _calls_in_every_state(server, f"unix://{tmp_path}/data/store/valkey.sock")
-        done = subprocess.run(
-            [
-                str(Path(sys.executable).parent / "schemathesis"), "--config-file", str(config),
-                "run", f"{server.url}/openapi.json", "--include-path-regex", "^/api/v1/",
-                "--exclude-path-regex", WITHOUT, "--exclude-name", "DELETE /api/v1/chatflows/{flowId}",
-                "--checks", CHECKS, "--max-examples", str(FUZZ or 10), "--seed", "1", "--continue-on-failure",
-                "--phases", "coverage,fuzzing", "--request-timeout", "10", "--no-color",
-            ],
-            env=environment(SCHEMATHESIS_HOOKS=str(Path(__file__).parent / "api_hooks.py"), FUZZ_CALLS=" ".join(calls)),
-            capture_output=True, text=True, cwd=tmp_path,
-        )  # fmt: skip
-        print(done.stdout[-2_000:])
-        assert done.returncode == 0, done.stdout + done.stderr
-        operations = re.search(r"Tested: (\d+)", done.stdout)
-        assert operations and int(operations[1]) >= 50, done.stdout
-        assert "Unhandled" not in server.log.read_text()
-        assert http(server.url, "GET", "/readyz")[0] == 200
+def test_every_route_answers_as_its_document_says(server: Server, tmp_path: Path) -> None:
+    calls = _calls_in_every_state(f"unix://{server.log.parent}/store/valkey.sock")
+    printed = schemathesis(
+        server, tmp_path, '[parameters]\n"path.flowId" = "line"\n' + ("" if FUZZ else BRIEFLY),
+        "--include-path-regex", "^/api/v1/", "--exclude-path-regex", WITHOUT, "--exclude-name",
+        "DELETE /api/v1/chatflows/{flowId}", "--max-examples", str(FUZZ or 10),
+        SCHEMATHESIS_HOOKS=str(Path(__file__).parent / "api_hooks.py"), FUZZ_CALLS=" ".join(calls),
+    )  # fmt: skip
+    operations = re.search(r"Tested: (\d+)", printed)
+    assert operations and int(operations[1]) >= 50, printed
+    assert "Unhandled" not in server.log.read_text()
 
 
-def _calls_in_every_state(server: Server, store_url: str) -> list[str]:
-    canvas = json.loads((ROOT / "examples" / "support-line.json").read_text())
-    status, body = http(server.url, "POST", "/api/v1/chatflows", {"id": "line", "flowData": canvas})
-    assert status < 300, body
+def test_webhooks_answer_as_their_document_says(server: Server, tmp_path: Path) -> None:
+    # nobody answers there: its messages stay on their way
+    status, made = server.call("POST", f"{FLOW}/webhooks", {"url": "https://nowhere.invalid/"})
+    assert status == 201
+    server.call("POST", f"{FLOW}/queue/enqueue", {"form": {"ID": "1"}})
+    log = f"{FLOW}/webhooks/{made['id']}/deliveries"
+    deadline = time.monotonic() + 60
+    while not (found := server.call("GET", log)[1]["deliveries"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    ids = {"flowId": "line", "endpointId": made["id"], "deliveryId": found[0]["id"]}
+    config = "[parameters]\n" + "".join(f'"path.{name}" = "{value}"\n' for name, value in ids.items())
+    schemathesis(
+        server, tmp_path, config, "--include-path-regex", "/webhooks", "--exclude-method", "DELETE",
+        "--max-examples", str(FUZZ or 6),
+    )  # fmt: skip
+    log_text = server.log.read_text()
+    assert "webhook tried" in log_text
+    assert not any(words in log_text for words in ("a delivery broke", "unexpected error", "was never retrieved"))
 
+
+def _calls_in_every_state(store_url: str) -> list[str]:
     async def fill() -> list[str]:
         store = Store(store_url)
         queue = Queue(store)
