@@ -68,6 +68,12 @@ class Operator(Browser):
         await until(lambda: len(self.heard_at) > since)
 
 
+def is_what_was_said(text: str) -> bool:
+    """The words of `operator.wav`, as a recogniser hears them on a machine that has other work too."""
+    said = {"i", "would", "like", "to", "talk", "an", "operator"}
+    return len(said & set(text.lower().replace(".", "").split())) >= 4
+
+
 async def until(what: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
         while not what():
@@ -97,7 +103,7 @@ async def test_an_operator_talks_in_the_agents_place(house: ServedHouse, words: 
         began = len(sdk.seen)
         operator.speak(words)
         said = await sdk.until("response.output_audio_transcript.delta")
-        assert "operator" in said.delta.lower()
+        assert is_what_was_said(said.delta)
         sound = np.frombuffer(sdk.sound(began), dtype="<i2").astype(np.int16)
         assert level_dbfs(sound[np.abs(sound) > 500]) > -40  # the client plays it
 
@@ -122,8 +128,7 @@ async def test_an_operator_talks_in_the_agents_place(house: ServedHouse, words: 
         "given_back",
         "transfer_started",
     ]
-    assert any(line.role == "operator" and "operator" in line.text.lower() for line in row.transcript)
-    assert not any(line.role == "agent" and "operator" in line.text.lower() for line in row.transcript)
+    assert [line.role for line in row.transcript if is_what_was_said(line.text)] == ["operator"]
 
 
 async def test_a_consent_is_heard_to_its_end(house: ServedHouse, speech: Speech) -> None:
