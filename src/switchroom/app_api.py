@@ -50,6 +50,7 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
         client=out,
         bounds=bounds,
         retriever=KnowledgeRetriever(knowledge),
+        programs=settings.mcp_programs,
     )
     secrets_key = settings.secrets_key.get_secret_value() if settings.secrets_key else None
     webhooks = Webhooks(store, out, secrets_key=secrets_key)

@@ -27,6 +27,7 @@ async def run_media_role(settings: Settings, store: Store, stop: asyncio.Event, 
         variables=settings.variables,
         client=out,
         retriever=KnowledgeRetriever(knowledge),
+        programs=settings.mcp_programs,
     )
     try:
         async with figures_left(store, "media"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -83,6 +84,9 @@ class Settings(BaseSettings):
     providers: dict[str, ProviderSettings] = {}
     """Model services by name, as JSON in the environment or as tables in TOML; with none the embedded responder
     answers."""
+    mcp_programs: tuple[str, ...] = ()
+    """Command lines of MCP servers that a canvas may have started, word for word (in the environment a JSON list:
+    `["npx -y @acme/mcp"]`). They run as this server's user: list none that you would not start yourself."""
     turn_timeout_s: float = Field(default=120.0, gt=0, le=240)
     """How long a text turn may take, with all its models, requests and waits."""
     variables: dict[str, str | int | float | bool] = {}
@@ -117,6 +121,18 @@ class Settings(BaseSettings):
             return tuple(word.strip() for word in value.split(",") if word.strip())
         return value
 
+    @field_validator("mcp_programs")
+    @classmethod
+    def _split_as_a_shell_does(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for line in value:
+            try:
+                words = shlex.split(line)
+            except ValueError as error:
+                raise ValueError(f"{line!r} is no command line: {error}") from error
+            if not words:
+                raise ValueError("a command line is blank")
+        return value
+
     @field_validator("api_keys")
     @classmethod
     def _long_enough(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
@@ -138,8 +154,11 @@ class Settings(BaseSettings):
     @field_validator("store_url")
     @classmethod
     def _known_scheme(cls, value: str | None) -> str | None:
-        if value:
-            Target.from_url(value)
+        if value and (tls := Target.from_url(value).primary.tls) is not None:
+            try:
+                tls.context()
+            except OSError as error:
+                raise ValueError(str(error)) from error
         return value or None
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shlex
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from switchroom.compact import compact_canvas
 from switchroom.engine import Engine, FlowStore, Session
-from switchroom.engine.events import TurnInput
+from switchroom.engine.events import TurnEnded, TurnInput
 from switchroom.engine.providers import Models, ProviderSettings
 from switchroom.net import GuardedClient
 
@@ -75,9 +76,11 @@ def canvas(config: dict[str, Any], **more: Any) -> dict[str, Any]:
     return draw({"s": ("startAgentflow", {}), "a": ("agentAgentflow", agent)}, [("s", "a")])
 
 
-async def run(flows: FlowStore, server: ModelServer, client: GuardedClient, drawn: dict[str, Any]) -> Any:
+async def run(
+    flows: FlowStore, server: ModelServer, client: GuardedClient, drawn: dict[str, Any], programs: tuple[str, ...] = ()
+) -> Any:
     models = Models({"openai": ProviderSettings(base_url=server.url, api_key="k", retries=0)})
-    engine = Engine(flows, responder=models, client=client)
+    engine = Engine(flows, responder=models, client=client, programs=programs)
     try:
         graph = compact_canvas(drawn)
         return [event async for event in engine.run(graph, Session(session_id="s"), TurnInput(text="go"))][-1]
@@ -114,7 +117,7 @@ async def test_an_agent_uses_the_tools_of_an_mcp_server(flows: FlowStore) -> Non
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"command": "npx", "args": ["x"]}, "starts none for a canvas"),
+        ({"command": "npx", "args": ["x", "y z"]}, "the program `npx x 'y z'`. Canvases start no programs here"),
         ({}, "without a `url`"),
         ({"url": "http://127.0.0.1:9/mcp"}, "failed"),
     ],
@@ -123,3 +126,44 @@ async def test_what_cannot_be_reached_is_said(flows: FlowStore, config: dict[str
     async with ModelServer(lambda body: Say("x")) as server, GuardedClient(["127.0.0.1"]) as client:
         ended = await run(flows, server, client, canvas(config))
     assert (ended.code, words in ended.detail, server.requests) == ("mcp_failed", True, [])
+
+
+_PROGRAM = """
+import json, os, sys
+
+ANSWERS = {
+    "initialize": lambda given: {
+        "protocolVersion": given["protocolVersion"],
+        "capabilities": {"tools": {}},
+        "serverInfo": {"name": "shelf", "version": "1"},
+    },
+    "tools/list": lambda given: {"tools": [{"name": "seen", "inputSchema": {"type": "object"}}]},
+    "tools/call": lambda given: {
+        "content": [{"type": "text", "text": str([n for n in os.environ if n.startswith(("SWITCHROOM", "LD_"))])}]
+    },
+}
+for line in sys.stdin:
+    asked = json.loads(line)
+    if "id" in asked:
+        answer = ANSWERS.get(asked["method"])
+        told = {"result": answer(asked.get("params"))} if answer else {"error": {"code": -32601, "message": "unknown"}}
+        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **told}), flush=True)
+"""
+
+
+async def test_a_program_that_the_operator_listed_is_started(flows: FlowStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the very words of the canvas; it sees no setting of ours, and none of the canvas."""
+    monkeypatch.setenv("SWITCHROOM_API_KEYS", "not-for-programs")
+    line = shlex.join([sys.executable, "-c", _PROGRAM])
+
+    def script(body: dict[str, Any]) -> Say:
+        last = body["messages"][-1]
+        return Say(last["content"]) if last["role"] == "tool" else Say(calls=[("seen", {})])
+
+    drawn = canvas({"command": sys.executable, "args": ["-c", _PROGRAM], "env": {"LD_PRELOAD": "x"}})
+    async with ModelServer(script) as server, GuardedClient() as client:
+        ended = await run(flows, server, client, drawn, programs=(line,))
+        assert isinstance(ended, TurnEnded), ended
+        assert ended.text == "[]"
+        refused = await run(flows, server, client, drawn, programs=(line + " --more",))
+    assert refused.code == "mcp_failed" and "`mcp_programs`" in refused.detail

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import shlex
 import time
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -44,7 +45,8 @@ class Engine:
 
     `responder` answers for Agents; the embedded one if none is given. `variables` is what `{{$vars.x}}` reads in every
     flow, under the flow's own. `client` is the way out of HTTP nodes and tools, `retriever` what finds knowledge: a
-    node that needs one that is not there fails and says so.
+    node that needs one that is not there fails and says so. `programs` are the command lines of MCP servers that a
+    canvas may have started.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Engine:
         sandbox: Sandbox | None = None,
         client: GuardedClient | None = None,
         retriever: Retriever | None = None,
+        programs: Iterable[str] = (),
     ) -> None:
         self._kit = Kit(
             flows=flows,
@@ -64,6 +67,7 @@ class Engine:
             sandbox=sandbox or Sandbox(),
             client=client,
             retriever=retriever,
+            programs=frozenset(tuple(shlex.split(line)) for line in programs),
         )
         self._kit.sandbox.warm()
         self._variables = dict(variables or {})

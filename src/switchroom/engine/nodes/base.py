@@ -120,6 +120,8 @@ class Kit(msgspec.Struct, frozen=True, kw_only=True):
     sandbox: Sandbox
     client: GuardedClient | None = None
     retriever: Retriever | None = None
+    programs: frozenset[tuple[str, ...]] = frozenset()
+    """MCP servers that a canvas may have started: a program and its arguments."""
 
 
 class Step(msgspec.Struct, kw_only=True):

@@ -1,7 +1,8 @@
-"""Tools of an MCP server (the canvas's `customMCP`), over streamable HTTP by the official client (extra `mcp`).
+"""Tools of an MCP server (the canvas's `customMCP`), by the official client (extra `mcp`).
 
-Source: Model Context Protocol, `tools/list` and `tools/call`. A session is opened for each exchange, so that nothing
-is held between them. Servers that are programs (`command`) are not started: a canvas does not run programs here.
+Source: Model Context Protocol, `tools/list` and `tools/call`, over streamable HTTP, or over the pipes of a program
+(`command`). A canvas starts no program but those that the operator has listed, word for word. A session is opened for
+each exchange, so that nothing is held between them.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import shlex
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from switchroom.compact.templates import as_text
 from switchroom.engine.nodes.base import NodeFault, Step, decoded, drawn
@@ -30,6 +32,18 @@ _MAX_TOOLS = 128
 _MAX_RESULT = 20_000
 
 
+class _Server(NamedTuple):
+    """Where it is: a URL with the headers to send, or a program with its arguments."""
+
+    url: str = ""
+    headers: dict[str, str] = {}  # noqa: RUF012 - never changed
+    program: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.url or shlex.join(self.program)
+
+
 class McpFault(NodeFault):
     """An MCP server did not do what it was asked."""
 
@@ -38,26 +52,26 @@ class McpFault(NodeFault):
 
 async def mcp_tools(step: Step, config: dict[str, Any]) -> list[Tool]:
     """The server's tools, those of `mcpActions` if it names any. `mcpServerConfig` is `{url, headers}` (JSON, in which
-    templates such as `{{$vars.token}}` are filled in). Raises NodeFault, OutboundError."""
-    url, headers = _server(step, config)
+    templates such as `{{$vars.token}}` are filled in) or `{command, args}`. Raises NodeFault, OutboundError."""
+    server = _server(step, config)
     chosen = decoded(config["mcpActions"]) if isinstance(config.get("mcpActions"), str) else config.get("mcpActions")
     wanted = {str(name) for name in chosen} if isinstance(chosen, list) else set()
 
     async def listed() -> Any:
-        async with _connected(step, url, headers) as client:
+        async with _connected(step, server) as client:
             found = (await client.list_tools()).tools[:_MAX_TOOLS]
         return [
             {"name": tool.name, "description": tool.description or tool.name, "schema": dict(tool.input_schema)}
             for tool in found
         ]
 
-    tools = await step.once(f"mcp {url}", listed)
-    return [_tool(step, url, headers, tool) for tool in tools if not wanted or tool["name"] in wanted]
+    tools = await step.once(f"mcp {server.name}", listed)
+    return [_tool(step, server, tool) for tool in tools if not wanted or tool["name"] in wanted]
 
 
-def _tool(step: Step, url: str, headers: dict[str, str], listed: dict[str, Any]) -> Tool:
+def _tool(step: Step, server: _Server, listed: dict[str, Any]) -> Tool:
     async def call(given: dict[str, Any], place: str) -> str:
-        async with _connected(step, url, headers) as client:
+        async with _connected(step, server) as client:
             result = await client.call_tool(listed["name"], given)
         texts = [str(part.text) if part.type == "text" else f"[{part.type}]" for part in result.content]
         text = "\n".join(texts)[:_MAX_RESULT]
@@ -66,38 +80,51 @@ def _tool(step: Step, url: str, headers: dict[str, str], listed: dict[str, Any])
     return Tool(name=listed["name"], description=listed["description"], schema=listed["schema"], call=call)
 
 
-def _server(step: Step, config: dict[str, Any]) -> tuple[str, dict[str, str]]:
+def _server(step: Step, config: dict[str, Any]) -> _Server:
     given = config.get("mcpServerConfig")
     shape = drawn(given) if isinstance(given, str) else given
     if not isinstance(shape, dict):
         raise McpFault(f"`{step.label}` has an MCP server whose settings are no JSON object.")
-    if shape.get("command"):
+    if command := shape.get("command"):
+        given = shape.get("args")
+        program = (
+            (str(command), *(str(word) for word in given if word is not None))
+            if isinstance(given, list)
+            else (str(command),)
+        )
+        if program in step.kit.programs:
+            return _Server(program=program)
         raise McpFault(
-            f"`{step.label}` has an MCP server that is a program (`command`): this server starts none for a canvas. "
-            "Run it yourself and give its streamable HTTP address as `url`."
+            f"`{step.label}` has an MCP server that is the program `{shlex.join(program)}`. Canvases start no programs "
+            "here but those of the setting `mcp_programs`: the operator may list this line there, or run the server "
+            "elsewhere and give its streamable HTTP address as `url`."
         )
     url = step.render(str(shape.get("url") or "")).strip()
     if not url:
         raise McpFault(f"`{step.label}` has an MCP server without a `url`.")
     headers = shape.get("headers")
     named = headers.items() if isinstance(headers, dict) else ()
-    return url, {str(name): as_text(step.value(value)) for name, value in named}
+    return _Server(url, {str(name): as_text(step.value(value)) for name, value in named})
 
 
 @contextlib.asynccontextmanager
-async def _connected(step: Step, url: str, headers: dict[str, str]) -> AsyncIterator[Client]:
-    """A session with the server, through the guard. Its faults become one of ours."""
+async def _connected(step: Step, server: _Server) -> AsyncIterator[Client]:
+    """A session with the server, through the guard where it is elsewhere. Its faults become one of ours."""
     client = step.kit.client
-    if client is None:
+    if client is None and not server.program:
         raise NodeFault(f"`{step.label}` uses an MCP server, and this process has no way out.", code="no_outbound")
     try:
         # The client takes a second to import, and certificates are read from disk while it is built.
-        http = await asyncio.to_thread(_http, client.guard, headers)
+        way: contextlib.AbstractAsyncContextManager[Client] = (
+            await asyncio.to_thread(_started, server.program)
+            if client is None or server.program
+            else _session(server.url, await asyncio.to_thread(_http, client.guard, server.headers))
+        )
     except ImportError as error:
         raise McpFault("MCP tools need the `mcp` extra: pip install 'switchroom[mcp]'.") from error
     left_s = step.deadline - asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(max(0.1, min(_TIMEOUT_S, left_s))), http, _session(url, http) as session:
+        async with asyncio.timeout(max(0.1, min(_TIMEOUT_S, left_s))), way as session:
             yield session
     except TimeoutError as error:
         raise McpFault(f"The MCP server of `{step.label}` did not answer in time.") from error
@@ -107,11 +134,23 @@ async def _connected(step: Step, url: str, headers: dict[str, str]) -> AsyncIter
         raise _fault(step, error) from error
 
 
-def _session(url: str, http: httpx2.AsyncClient) -> Client:
+@contextlib.asynccontextmanager
+async def _session(url: str, http: httpx2.AsyncClient) -> AsyncIterator[Client]:
     from mcp.client.client import Client
     from mcp.client.streamable_http import streamable_http_client
 
-    return Client(streamable_http_client(url, http_client=http))
+    async with http, Client(streamable_http_client(url, http_client=http)) as session:
+        yield session
+
+
+def _started(program: tuple[str, ...]) -> Client:
+    """A session with a program of its own, which ends with it. It has of our environment what the client hands on: its
+    path and home, no setting of ours."""
+    from mcp.client.client import Client
+    from mcp.client.stdio import StdioServerParameters, stdio_client
+
+    importlib.import_module("jsonschema.validators")
+    return Client(stdio_client(StdioServerParameters(command=program[0], args=list(program[1:]))))
 
 
 def _fault(step: Step, error: BaseException) -> SwitchroomError:
