@@ -9,18 +9,20 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import aiohttp
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+if TYPE_CHECKING:  # loaded by the commands that talk to a sidecar: every other command starts without it
+    import aiohttp
+
 DEFAULT_SIDECAR = "http://127.0.0.1:8091"
 EXIT_FAILED = 1
 EXIT_LOGIN_NEEDED = 3
-_TIMEOUT = aiohttp.ClientTimeout(total=60)
+_TIMEOUT_S = 60
 _LOOK_S = 0.4
 _SAFE_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
@@ -46,8 +48,11 @@ class Sidecar:
 
     def session(self) -> aiohttp.ClientSession:
         """An HTTP session; call inside a running loop."""
+        import aiohttp
+
         headers = {"X-Ingest-Secret": self.secret} if self.secret else {}
-        return aiohttp.ClientSession(self.url.rstrip("/") + "/", headers=headers, timeout=_TIMEOUT)
+        timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+        return aiohttp.ClientSession(self.url.rstrip("/") + "/", headers=headers, timeout=timeout)
 
 
 class Problem(Exception):
@@ -280,6 +285,8 @@ async def reply(request: Any) -> dict[str, Any]:
 
 
 def _run(work: Callable[[], Awaitable[T]], url: str) -> T:
+    import aiohttp
+
     async def main() -> T:
         return await work()
 

@@ -9,7 +9,6 @@ from urllib.parse import quote
 import typer
 from rich.table import Column, Table
 
-from switchroom.access import Scope
 from switchroom.cli_http import (
     DEFAULT_SERVER,
     Client,
@@ -20,6 +19,7 @@ from switchroom.cli_http import (
     print_json,
     show_table,
 )
+from switchroom.scopes import Scope
 
 keys_app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import msgspec
 from pydantic import SecretStr
 
-from switchroom.access.scopes import ALL_SCOPES, Scope
 from switchroom.errors import Forbidden, NotFound, Unauthorized
+from switchroom.scopes import ALL_SCOPES, Scope
 from switchroom.store import Store, keys
 
 CACHE_S = 2.0
