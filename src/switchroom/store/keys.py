@@ -136,6 +136,11 @@ def session(flow_id: str, session_id: str) -> str:
     return f"sr:{{{flow_id}}}:session:{session_id}"
 
 
+def session_media(flow_id: str, session_id: str) -> str:
+    """Hash: pictures and sounds of a text conversation by their names (JSON)."""
+    return f"sr:{{{flow_id}}}:media:{session_id}"
+
+
 def session_lock(flow_id: str, session_id: str) -> str:
     """String: who runs a turn of this conversation now."""
     return f"sr:{{{flow_id}}}:turn:{session_id}"
