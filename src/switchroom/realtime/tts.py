@@ -32,6 +32,8 @@ _LEAD_LEVEL = 120
 """A sample beyond this (-49 dBFS) is sound."""
 _LEAD_KEPT = RATE // 100
 _PREFIX = "switchroom-voice-"
+_START_S = 120.0
+"""To load the program and its model: 2 s on an idle machine, but a server often starts together with much else."""
 
 
 def speakable(text: str) -> str:
@@ -80,10 +82,11 @@ def _own_folder() -> Path:
 class _Job:
     """A clause to render; not `wanted` any more once its asker was interrupted."""
 
-    __slots__ = ("line", "wanted")
+    __slots__ = ("line", "timeout_s", "wanted")
 
-    def __init__(self, line: str) -> None:
+    def __init__(self, line: str, timeout_s: float) -> None:
         self.line = line
+        self.timeout_s = timeout_s
         self.wanted = True
 
 
@@ -100,13 +103,13 @@ class PiperVoice:
 
     async def start(self) -> None:
         """Start and warm up, so that the first call does not wait for the model."""
-        await self.say("Ready.")
+        await self._one(_Job("Ready.", max(_START_S, self._timeout_s)))
 
     async def say(self, text: str) -> Samples:
         line = speakable(text)
         if not any(c.isalnum() for c in line):
             return NOTHING
-        job = _Job(line)
+        job = _Job(line, self._timeout_s)
         task = asyncio.create_task(self._one(job))
         self._tasks.add(task)
         task.add_done_callback(self._forget)
@@ -129,13 +132,13 @@ class PiperVoice:
                 return NOTHING
             started = time.monotonic()
             try:
-                async with asyncio.timeout(self._timeout_s):
+                async with asyncio.timeout(job.timeout_s):
                     path = await self._render(job.line)
             except BaseException as error:
                 # Broken in the middle: the next answer on the pipe would be this clause's.
                 await self._kill()
                 if isinstance(error, TimeoutError):
-                    raise TimedOut(f"the voice took longer than {self._timeout_s:g} s for a clause") from None
+                    raise TimedOut(f"the voice took longer than {job.timeout_s:g} s for a clause") from None
                 raise
         log.debug("clause rendered", extra={"ms": round((time.monotonic() - started) * 1000)})
         return await _take_wav(path)
