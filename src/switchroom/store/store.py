@@ -233,4 +233,5 @@ def _heard(future: asyncio.Future[int]) -> None:
 
 
 def _gone(error: BaseException) -> Unavailable:
-    return Unavailable(f"the store does not answer: {error}", code="store_unavailable", retry_after_s=1)
+    words = error.detail if isinstance(error, Unavailable) else f"the store does not answer: {error}"
+    return Unavailable(words, code="store_unavailable", retry_after_s=1)

@@ -8,7 +8,6 @@ details (URL, TLS, authentication) keep redis-py's spelling.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import deque
 from typing import Any, cast
 
@@ -49,7 +48,8 @@ class Wire(asyncio.Protocol):
                 if address.path:
                     _, wire = await loop.create_unix_connection(lambda: cls(timeout_s), address.path)
                 else:
-                    context = ssl.create_default_context() if address.tls else None
+                    # Read anew for each connection: certificates are renewed while we run.
+                    context = await asyncio.to_thread(address.tls.context) if address.tls else None
                     _, wire = await loop.create_connection(
                         lambda: cls(timeout_s), address.host, address.port, ssl=context
                     )
@@ -60,7 +60,9 @@ class Wire(asyncio.Protocol):
                     await wire.send("SELECT", address.database)
                 return wire
         except (OSError, TimeoutError) as error:
-            raise Unavailable(f"the store does not answer: {error}", code="store_unavailable") from error
+            raise Unavailable(
+                f"the store does not answer: {str(error) or type(error).__name__}", code="store_unavailable"
+            ) from error
 
     @property
     def alive(self) -> bool:
