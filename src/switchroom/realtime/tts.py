@@ -32,7 +32,7 @@ _LEAD_LEVEL = 120
 """A sample beyond this (-49 dBFS) is sound."""
 _LEAD_KEPT = RATE // 100
 _PREFIX = "switchroom-voice-"
-_START_S = 120.0
+_START_S = 60.0
 """To load the program and its model: 2 s on an idle machine, but a server often starts together with much else."""
 
 
