@@ -157,6 +157,8 @@ class Engine:
                     _check_media(graph, given)
                 if not journal.resumed:
                     _prepare(graph, session, given, realtime)
+                    if given.media:
+                        await journal.keep_media(session, given.media)
                     await journal.begin(session)
                 positions = paused.positions if paused else [session.position] if session.position else []
                 replay = Replay(journal, session, paused)
@@ -271,7 +273,7 @@ def _prepare(graph: CompactGraph, session: Session, given: TurnInput, realtime: 
     if not text and not realtime and opens:
         text = "\n".join(f"{key}: {value}" for key, value in session.form.items())
     session.question = text
-    if text:
+    if text or given.media:
         session.messages.append(Message(role="caller", text=text, at_ms=_now_ms()))
 
 

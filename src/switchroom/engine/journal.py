@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from switchroom.engine.events import Media
 from switchroom.engine.paused import Entry
 from switchroom.engine.session import Session
 
@@ -43,6 +44,13 @@ class Journal:
     async def once(self, key: str, work: Callable[[], Awaitable[Any]]) -> Any:
         """A side effect's JSON value, from the journal if it was had before. Raises RunLost."""
         return await work()
+
+    async def keep_media(self, session: Session, media: list[Media]) -> None:
+        """What came with the session's last message, for later turns."""
+
+    async def recall(self, session_id: str, names: list[str]) -> list[Media]:
+        """What came with earlier messages, where it is still there."""
+        return []
 
     def park(self, until_ms: int) -> None:
         """The run is to go on at this Unix time; told once the turn has ended (only where `can_park`)."""

@@ -5,9 +5,12 @@ The types are Flowise's (`allMessages`, `windowSize`, `conversationSummary`, `co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import msgspec
+
+from switchroom.engine.events import Media
 from switchroom.engine.prompt import Prompt
 from switchroom.engine.responder import Responder
 from switchroom.engine.session import Message, Session
@@ -35,15 +38,17 @@ async def remembered(
     token_limit: int,
     model: str,
     config: dict[str, Any],
+    recall: Callable[[str, list[str]], Awaitable[list[Media]]] | None = None,
 ) -> list[Prompt]:
     """The session's first `past` messages as the memory type has them. A responder without a model keeps all words:
-    a summary is only made by one that can."""
+    a summary is only made by one that can. With `recall` a message that is told word for word brings its pictures and
+    sounds."""
     messages = session.messages[:past]
     if kind == "windowSize":
         # A pair each: what the caller said and what was answered.
-        return _prompts(messages[-2 * window :]) if window > 0 else []
+        return await _shown(session, messages[-2 * window :], recall) if window > 0 else []
     if kind not in ("conversationSummary", "conversationSummaryBuffer") or not model:
-        return _prompts(messages)
+        return await _shown(session, messages, recall)
     session.summarised = min(session.summarised, len(messages))
     if kind == "conversationSummary":
         keep = 0 if len(messages) - session.summarised >= _SUMMARISE_EVERY else len(messages) - session.summarised
@@ -54,9 +59,23 @@ async def remembered(
         told = _prompts(messages[session.summarised : upto])
         session.summary = await responder.summarise(model, config, session.summary, told)
         session.summarised = upto
-    prompts = _prompts(messages[session.summarised :])
+    prompts = await _shown(session, messages[session.summarised :], recall)
     if session.summary:
         prompts.insert(0, Prompt(role="system", content=f"The conversation so far:\n{session.summary}"))
+    return prompts
+
+
+async def _shown(
+    session: Session,
+    messages: Sequence[Message],
+    recall: Callable[[str, list[str]], Awaitable[list[Media]]] | None,
+) -> list[Prompt]:
+    prompts = _prompts(messages)
+    if recall is not None:
+        for at, message in enumerate(messages):
+            if message.media:
+                media = await recall(session.session_id, message.media)
+                prompts[at] = msgspec.structs.replace(prompts[at], media=media)
     return prompts
 
 

@@ -24,6 +24,7 @@ class Replay:
     def __init__(self, journal: Journal, session: Session, paused: Paused | None) -> None:
         self.run_id = paused.run_id if paused else journal.run_id
         self.can_park = journal.can_park
+        self.recall = journal.recall
         self._journal = journal
         self._session = session
         self._positions = list(paused.positions) if paused else []

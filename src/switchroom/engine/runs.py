@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 
 from switchroom.compact.model import CompactGraph
+from switchroom.engine.album import Album
 from switchroom.engine.custom_tool import CustomTool
-from switchroom.engine.events import TurnInput
+from switchroom.engine.events import Media, TurnInput
 from switchroom.engine.journal import Entry, Journal
 from switchroom.engine.session import Session
 from switchroom.errors import Conflict, SwitchroomError
@@ -163,6 +164,17 @@ class Kept(Journal):
         value = await work()
         await self._write(_NOTE + key, _encode(value))
         return value
+
+    async def keep_media(self, session: Session, media: list[Media]) -> None:
+        await self._album.keep(session, media)
+
+    async def recall(self, session_id: str, names: list[str]) -> list[Media]:
+        return await self._album.recall(session_id, names)
+
+    @property
+    def _album(self) -> Album:
+        assert self.given is not None
+        return Album(self._store, self.flow_id, self.given.kept_s)
 
     async def renew(self) -> None:
         await self._write()

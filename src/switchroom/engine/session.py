@@ -13,11 +13,13 @@ from switchroom.engine.prompt import Prompt
 
 class Message(msgspec.Struct, kw_only=True):
     """One utterance that was really said and heard. An `operator` talked to the caller in the agent's place; a `guide`
-    is what an operator whispered to the agent, and the caller did not hear."""
+    is what an operator whispered to the agent, and the caller did not hear. `media` names what came with it
+    (`Album`)."""
 
     role: Literal["caller", "agent", "operator", "guide"]
     text: str
     at_ms: int = 0
+    media: list[str] = []
 
 
 class Session(msgspec.Struct, kw_only=True):

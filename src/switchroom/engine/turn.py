@@ -368,6 +368,7 @@ class Turn:
             called=called,
             children=children,
             once=once,
+            recall=self._replay.recall,
         )
 
     async def _nested(

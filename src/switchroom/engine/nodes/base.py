@@ -135,7 +135,8 @@ class Step(msgspec.Struct, kw_only=True):
     is the loop's time by which the turn ends. `say` sends a piece of text to the caller; `nested` runs another flow
     with a question, variables over those of the turn, and state over what it declares; `called` runs one as a tool,
     with a word that tells this call from the others of the node, heard by nobody (raises Parked where it waits);
-    `children` runs an Iteration's child nodes for one item; `once` runs a side effect once.
+    `children` runs an Iteration's child nodes for one item; `once` runs a side effect once; `recall` gives
+    what came with the session's earlier messages, by its names.
     """
 
     node: Node
@@ -159,6 +160,7 @@ class Step(msgspec.Struct, kw_only=True):
     called: Callable[[Flow, str, str], Awaitable[str]]
     children: Callable[[Any, int], Awaitable[Child]]
     once: Once
+    recall: Callable[[str, list[str]], Awaitable[list[Media]]]
 
     @property
     def label(self) -> str:

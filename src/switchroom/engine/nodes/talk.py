@@ -85,6 +85,7 @@ async def _answer(
     prompts = [Prompt(role=prompt.role, content=step.render(prompt.content)) for prompt in declared.messages]
     asks = bool(own) or not (session.runtime or any(prompt.role == "user" for prompt in prompts))
     past: list[Prompt] = []
+    sees = bool(declared.model) and declared.config.get("allowImageUploads") is not False
     if declared.memory:
         past = await remembered(
             session,
@@ -95,6 +96,7 @@ async def _answer(
             token_limit=declared.token_limit,
             model=declared.model,
             config=declared.config,
+            recall=step.recall if sees else None,
         )
     ask = Ask(
         question=question,
@@ -111,7 +113,7 @@ async def _answer(
         turn=list(session.runtime) if declared.memory else [],
         puts_question=asks,
         tools=tools,
-        media=step.media if declared.model and declared.config.get("allowImageUploads") is not False else (),
+        media=step.media if sees else (),
         once=step.once,
         consent=_consent(step),
         words=scope.question.strip(),

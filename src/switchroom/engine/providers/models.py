@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
 from typing import Any
 
 import msgspec
@@ -95,7 +95,8 @@ class Models:
             async for given in self._embedded.answer(ask):
                 yield given
             return
-        messages = _messages(ask)
+        taken = set.intersection(*(set(provider.settings.accepts) for provider in line))
+        messages = _messages(ask, taken)
         used: list[dict[str, Any]] = []
         usage: dict[str, Any] = {}
         structured = json_schema_of(ask.schema) if ask.schema else None
@@ -307,11 +308,12 @@ def _count(usage: dict[str, Any], done: Round) -> None:
     usage["totalTokens"] = usage["inputTokens"] + usage["outputTokens"]
 
 
-def _messages(ask: Ask) -> list[dict[str, Any]]:
-    """Standing instructions, the turns before, the node's own other messages, this turn's, the question."""
+def _messages(ask: Ask, taken: Set[str]) -> list[dict[str, Any]]:
+    """Standing instructions, the turns before, the node's own other messages, this turn's, the question. `taken` are
+    the kinds that every provider of the line takes beside text, which earlier turns may bring."""
     standing = [prompt for prompt in ask.prompts if prompt.role in ("system", "developer")]
     others = [prompt for prompt in ask.prompts if prompt.role not in ("system", "developer")]
-    messages = _told([*standing, *ask.past, *others, *ask.turn])
+    messages = _told([*standing, *ask.past, *others, *ask.turn], taken)
     if ask.puts_question and ask.question:
         messages.append({"role": "user", "content": ask.question})
     if all(message["role"] in ("system", "developer") for message in messages):
@@ -321,15 +323,23 @@ def _messages(ask: Ask) -> list[dict[str, Any]]:
         if last is None:
             messages.append({"role": "user", "content": [_part(media) for media in ask.media]})
         else:
-            words = {"type": "text", "text": messages[last]["content"]}
-            messages[last] = {"role": "user", "content": [words, *(_part(media) for media in ask.media)]}
+            said = messages[last]["content"]
+            words = [{"type": "text", "text": said}] if isinstance(said, str) else said
+            messages[last] = {"role": "user", "content": [*words, *(_part(media) for media in ask.media)]}
     return messages
 
 
-def _told(prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
-    return [
-        {"role": _ROLES.get(prompt.role, "user"), "content": prompt.content} for prompt in prompts if prompt.content
-    ]
+def _told(prompts: Sequence[Prompt], taken: Set[str] = frozenset()) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = []
+    for prompt in prompts:
+        role = _ROLES.get(prompt.role, "user")
+        parts = [_part(media) for media in prompt.media if media.kind in taken] if role == "user" else []
+        words = [{"type": "text", "text": prompt.content}] if prompt.content else []
+        if parts:
+            messages.append({"role": role, "content": [*words, *parts]})
+        elif prompt.content:
+            messages.append({"role": role, "content": prompt.content})
+    return messages
 
 
 def _seeing(line: list[Provider], ask: Ask) -> list[Provider]:
