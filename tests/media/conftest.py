@@ -23,6 +23,8 @@ from switchroom.store import Blobs, Store
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FLOW = "support"
+PAGE = "https://shop.example"
+"""A page whose scripts may call."""
 TOKEN = "the-auth-token-of-the-account"
 KEY = "a-key-of-the-settings"
 
@@ -58,7 +60,7 @@ async def speech() -> AsyncIterator[SpeechParts]:
 async def house(server_url: str, speech: SpeechParts, data_dir: Path) -> AsyncIterator[House]:
     store = await Store.connect(server_url)
     await store.call("FLUSHALL")
-    await FlowStore(store).save(support_line(), flow_id=FLOW)
+    await FlowStore(store).save(support_line(), flow_id=FLOW, settings={"chat": {"allowedOrigins": [PAGE]}})
     settings = Settings(
         data=data_dir,
         port=0,

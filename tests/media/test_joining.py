@@ -28,7 +28,7 @@ from switchroom.realtime.trickle import ice_tag, read_fragment
 from switchroom.realtime.turn import usable
 from switchroom.records.model import ExecutionState
 
-from .conftest import EXAMPLES, FLOW, KEY, TOKEN, House
+from .conftest import EXAMPLES, FLOW, KEY, PAGE, TOKEN, House
 from .phone_line import PhoneLine, speech_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -81,15 +81,27 @@ async def test_a_browser_joins_with_a_token_and_trickles(house: House, browser: 
         async with http.post(f"{calls}/token", json={"taskId": task_id}, headers=key) as reply:
             assert reply.status == 201
             given = await reply.json()
-        mine = {"Authorization": f"Bearer {given['token']}"}
+        asks = {"Origin": PAGE, "Access-Control-Request-Method": "PATCH"}
+        async with http.options(f"{calls}/some-leg", headers=asks) as reply:
+            assert (reply.status, reply.headers["Access-Control-Allow-Origin"]) == (204, PAGE)
+            assert "PATCH" in reply.headers["Access-Control-Allow-Methods"]
+            assert "If-Match" in reply.headers["Access-Control-Allow-Headers"]
+        async with http.options(calls, headers={**asks, "Origin": "https://other.example"}) as reply:
+            assert (reply.status, (await reply.json())["code"]) == (403, "origin_not_allowed")
+        async with http.options(f"{calls}/token", headers=asks) as reply:
+            assert reply.status == 405  # a token is for a server to ask for
+        mine = {"Authorization": f"Bearer {given['token']}", "Origin": PAGE}
         async with http.get(f"{house.url}/api/v1/executions", headers=mine) as reply:
             assert reply.status == 401  # it opens nothing else
         offer = {"data": await browser.offer(), "headers": {**mine, "Content-Type": SDP}}
         async with http.post(f"{calls}?taskId={other}", **offer) as reply:  # type: ignore[arg-type]
             assert reply.status == 403
+            assert reply.headers["Access-Control-Allow-Origin"] == PAGE  # the page can read why
         async with http.post(house.url + given["url"], **offer) as reply:  # type: ignore[arg-type]
             assert reply.status == 201, await reply.text()
             assert reply.headers["Accept-Patch"] == FRAGMENT
+            assert reply.headers["Access-Control-Allow-Origin"] == PAGE
+            assert {"Location", "ETag"} <= set(reply.headers["Access-Control-Expose-Headers"].split(", "))
             leg, tag = house.url + reply.headers["Location"], reply.headers["ETag"]
             # Without the server's addresses: they find each other only by what the browser sends.
             answer = re.sub("a=(candidate:|end-of).*\r\n", "", await reply.text())

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from switchroom.access import Principal, Scope, presented_key
 from switchroom.errors import Forbidden, Unauthorized
+from switchroom.gateway.public import allow_origin, check_origin
 from switchroom.gateway.services import PRINCIPAL, services, usable_flow
 from switchroom.store import Store, keys
 
@@ -37,9 +38,11 @@ async def issue(store: Store, flow_id: str, task_id: str, life_s: int) -> str:
 
 
 async def admit(request: web.Request, flow_id: str, *, task_id: str | None = None, call_id: str | None = None) -> None:
-    """Lets the request pass, or raises `Unauthorized` or `Forbidden`. `call_id`: a leg, which a token opens only where
-    it was joined with it (`bind`)."""
+    """Lets the request pass, or raises `Unauthorized` or `Forbidden`. The caller's page may be of another origin that
+    the flow allows (`allowedOrigins`); where no key is asked for, it must be. `call_id`: a leg, which a token opens
+    only where it was joined with it (`bind`)."""
     parts = services(request)
+    await allow_origin(request, flow_id)
     key = presented_key(request.headers)
     if key is None or not key.startswith(PREFIX):
         principal = await parts.access.check(key, Scope.CALLS)
@@ -54,7 +57,9 @@ async def admit(request: web.Request, flow_id: str, *, task_id: str | None = Non
             raise Forbidden("This token is for another call.", code="other_call")
         principal = Principal("call-token", "a token for one call", frozenset({Scope.CALLS}))
     request[PRINCIPAL] = principal
-    await usable_flow(parts, principal, flow_id)
+    flow = await usable_flow(parts, principal, flow_id)
+    if principal.key_id == "open":
+        check_origin(request, flow)
 
 
 async def bind(request: web.Request, call_id: str) -> None:

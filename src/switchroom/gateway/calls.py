@@ -214,8 +214,8 @@ async def trickle(request: web.Request) -> web.Response:
     own_check=True,
 )
 async def hang_up(request: web.Request) -> web.Response:
-    call_id = request.match_info["call_id"]
-    await admit(request, request.match_info["flow_id"], call_id=call_id)
+    flow_id, call_id = request.match_info["flow_id"], request.match_info["call_id"]
+    await admit(request, flow_id, call_id=call_id)
     await services(request).signals.hang_up(call_id)
     return web.Response(status=204)
 

@@ -1,4 +1,4 @@
-"""Who may chat with a flow: a key, or anybody where its owner made it public; from which pages; how often."""
+"""Who may chat with a flow: a key, or anybody where its owner made it public; how often; from which pages (calls too)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ _CHAT = re.compile(
     r"|chatmessage/abort)/([A-Za-z0-9_-]{1,64})(?:[./].*)?"
 )
 _CHAT_WITHOUT_FLOW = re.compile(r"/api/v1/(?:leads|node-icon)(?:/.*)?|/v1/realtime/calls")
+_CALLS = re.compile(r"/api/v1/openai-realtime/([A-Za-z0-9_-]{1,64})/calls(?:/(?!token$)[^/]+)?")
+"""Where a caller's page joins a call and leaves it. Tokens are made by servers."""
 _PREFLIGHT_S = 600
+_EXPOSED = "Location, ETag, Link, Accept-Patch, X-Correlation-Id, Retry-After, RateLimit, RateLimit-Policy"
 
 _TAKE = Script("""
 -- KEYS: counter. ARGV: window in ms. How often it was taken in this window, and the ms until the window ends.
@@ -43,7 +46,7 @@ async def chat_flow(request: web.Request, flow_id: str) -> Flow:
     parts = services(request)
     flow = await parts.flows.get(flow_id)
     if flow is not None:
-        _check_origin(request, flow)
+        check_origin(request, flow)
     presented = presented_key(request.headers)
     if flow is not None and flow.settings.chat.public and not flow.settings.protected and presented is None:
         request[PRINCIPAL] = _PUBLIC
@@ -85,13 +88,13 @@ def check_page(request: web.Request, principal: Principal, flow: Flow) -> None:
     where the flow allows it. Raises `Forbidden`; else the page may read the answer."""
     origin = request.headers.get(hdrs.ORIGIN)
     if principal.key_id == "open":
-        _check_origin(request, flow)
+        check_origin(request, flow)
     elif origin is not None:
         _note(request, origin)
 
 
 async def allow_origin(request: web.Request, flow_id: str) -> None:
-    """For a route that tells nothing of the flow: lets an allowed page read the answer, refuses nobody."""
+    """Lets a page that the flow allows read the answer, also where it is refused; refuses nobody."""
     flow = await services(request).flows.get(flow_id)
     origin = request.headers.get(hdrs.ORIGIN)
     if flow is not None and origin is not None and _allows(flow, origin):
@@ -104,7 +107,7 @@ async def _preflight(request: web.Request, handler: Handler) -> web.StreamRespon
     asked = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_METHOD)
     if request.method != hdrs.METH_OPTIONS or origin is None or asked is None:
         return await handler(request)
-    found = _CHAT.fullmatch(request.path)
+    found = _CHAT.fullmatch(request.path) or _CALLS.fullmatch(request.path)
     if found is None and not _CHAT_WITHOUT_FLOW.fullmatch(request.path):
         return await handler(request)
     if found is None:
@@ -114,8 +117,8 @@ async def _preflight(request: web.Request, handler: Handler) -> web.StreamRespon
     if request.get(_EXTRA_HEADERS) is None:
         raise Forbidden("This page's origin is not among the flow's allowed origins.", code="origin_not_allowed")
     headers = {
-        hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST, PUT, DELETE",
-        hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "Authorization, Content-Type, X-API-Key, X-Correlation-Id",
+        hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST, PUT, PATCH, DELETE",
+        hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "Authorization, Content-Type, If-Match, X-API-Key, X-Correlation-Id",
         hdrs.ACCESS_CONTROL_MAX_AGE: str(_PREFLIGHT_S),
     }
     return web.Response(status=204, headers=headers)
@@ -129,9 +132,12 @@ async def _note_if_allowed(parts: Services, request: web.Request, flow_id: str, 
         _note(request, origin)
 
 
-def _check_origin(request: web.Request, flow: Flow) -> None:
+def check_origin(request: web.Request, flow: Flow) -> None:
+    """Where no key is asked for: raises `Forbidden` for a page of another origin that the flow does not allow."""
     origin = request.headers.get(hdrs.ORIGIN)
-    if origin is None or urlsplit(origin).netloc == request.host:
+    public_url = services(request).public_url
+    own = {request.host, urlsplit(public_url).netloc} if public_url else {request.host}
+    if origin is None or urlsplit(origin).netloc in own:
         return
     if not _allows(flow, origin):
         # Also where no script could read the answer: a page must not start turns on a server that it can merely reach.
@@ -149,7 +155,7 @@ def _note(request: web.Request, origin: str) -> None:
         {
             hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: origin,
             hdrs.VARY: hdrs.ORIGIN,
-            hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: "Location, X-Correlation-Id, Retry-After, RateLimit, RateLimit-Policy",
+            hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: _EXPOSED,
         }
     )
 
