@@ -1,4 +1,4 @@
-"""Who may chat with a flow: a key, or anybody where its owner made it public; how often; from which pages (calls too)."""
+"""Who may chat with a flow: a key, or anybody where it is public; how often; from which pages (calls too)."""
 
 from __future__ import annotations
 
