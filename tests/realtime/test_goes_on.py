@@ -174,7 +174,7 @@ async def test_the_place_in_line_is_said_when_it_is_news() -> None:
 
 
 def test_a_flow_may_set_what_a_media_process_sets() -> None:
-    assert set(VoiceSettings.__struct_fields__) - {"after_call"} <= set(TalkSettings.model_fields)
+    assert set(VoiceSettings.__struct_fields__) - {"after_call"} <= set(MediaSettings.model_fields)
     own = VoiceSettings(silence_s=3.0, backchannels=(), barge_in=False)
     settings = MediaSettings(turn_end="silence").led_by(own)
     assert (settings.silence_s, settings.backchannels, settings.barge_in) == (3.0, (), False)

@@ -14,7 +14,7 @@ _Text = Annotated[str, Meta(max_length=1000)]
 
 
 class VoiceSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """None: as the media process is set. What each one does is said at `realtime.talk_settings.TalkSettings`, which has
+    """None: as the media process is set. What each one does is said at `realtime.settings.MediaSettings`, which has
     them by the same names (all but `after_call`)."""
 
     turn_end: Literal["transcript", "silence", "push_to_talk"] | None = None
