@@ -18,6 +18,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic_settings import NoDecode
+
 from switchroom.app import Role, run, store_folder
 from switchroom.errors import Conflict, SwitchroomError, Unavailable
 from switchroom.settings import Settings
@@ -224,19 +226,24 @@ class Supervisor:
 
 def _environment(settings: Settings) -> dict[str, str]:
     """The settings as a child reads them: options of our command line reach it too."""
-    plain = settings.model_dump(mode="python")
-    return {f"SWITCHROOM_{name.upper()}": text for name, value in plain.items() if (text := _text(value)) is not None}
+    fields = Settings.model_fields
+    texts = {
+        name: _text(value, words=NoDecode in fields[name].metadata)
+        for name, value in settings.model_dump(mode="python").items()
+    }
+    return {f"SWITCHROOM_{name.upper()}": text for name, text in texts.items() if text is not None}
 
 
-def _text(value: Any) -> str | None:
+def _text(value: Any, *, words: bool) -> str | None:
+    """A setting as its variable holds it; `words`: with commas between them, else JSON."""
     if value is None:
         return None
     if isinstance(value, bool | int | float | str):
         return str(value)
-    if isinstance(value, dict):
-        return json.dumps(value, default=_reveal)
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and words:
         return ",".join(_reveal(item) for item in value)
+    if isinstance(value, dict | tuple):
+        return json.dumps(value, default=_reveal)
     return _reveal(value)
 
 
