@@ -26,6 +26,8 @@ class ChatSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", fo
 
     `on_disconnect`: a client that leaves cancels its turn, or leaves it to end by itself. `chatbot` is Flowise's
     `chatbotConfig`, which its chat widget reads: starter prompts, feedback, leads, uploads.
+
+    `speech`: answers can be read aloud, when a person `asked`, or `always` (a streamed answer then brings its sound).
     """
 
     public: bool = False
@@ -37,3 +39,4 @@ class ChatSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", fo
     unknown_overrides: Literal["ignore", "reject"] = "ignore"
     on_disconnect: Literal["cancel", "detach"] = "cancel"
     chatbot: dict[str, Any] = {}
+    speech: Literal["off", "asked", "always"] = "off"

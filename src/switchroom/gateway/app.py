@@ -38,6 +38,7 @@ from switchroom.gateway import (
     realtime_v1,
     realtime_v1_calls,
     softphone_page,
+    speech,
     twilio,
     versions,
     webhooks,
@@ -50,6 +51,7 @@ from switchroom.gateway.passage import install_passage
 from switchroom.gateway.public import install_origins
 from switchroom.gateway.reply import json_reply
 from switchroom.gateway.services import PRINCIPAL, SERVICES, Services, services
+from switchroom.gateway.speech import SPEECH, Speech
 from switchroom.gateway.turns import TURNS, Turns
 from switchroom.http_problems import install_problems
 from switchroom.http_tracing import install_tracing
@@ -73,6 +75,7 @@ def build_gateway(parts: Services) -> web.Application:
     app[BROADCAST] = Broadcast(parts.store)
     app[TURNS] = Turns(parts, app[BROADCAST])
     app[HUB] = NotifyHub(app[BROADCAST])
+    app[SPEECH] = Speech()
     app.on_shutdown.append(_close_hub)
     install_origins(app)
     metrics.install_metrics(app)
@@ -103,6 +106,7 @@ def build_gateway(parts: Services) -> web.Application:
         palette,
         prediction,
         chat_clients,
+        speech,
         notify,
         executions,
         knowledge,
@@ -134,6 +138,7 @@ async def _background(app: web.Application) -> AsyncIterator[None]:
     hearing.cancel()
     await asyncio.gather(hearing, return_exceptions=True)
     await app[TURNS].close()
+    await app[SPEECH].close()
 
 
 @web.middleware

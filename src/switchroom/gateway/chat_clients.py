@@ -110,7 +110,7 @@ def routes() -> list[web.RouteDef]:
 )
 async def chatbot_config(request: web.Request) -> web.Response:
     flow = await chat_flow(request, request.match_info["flow_id"])
-    shown = {"uploads": _NO_UPLOADS, "isTTSEnabled": False, "flowData": _start_only(flow)}
+    shown = {"uploads": _NO_UPLOADS, "isTTSEnabled": flow.settings.chat.speech != "off", "flowData": _start_only(flow)}
     return json_reply({**flow.settings.chat.chatbot, **shown})
 
 

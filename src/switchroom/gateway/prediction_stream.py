@@ -13,6 +13,7 @@ from aiohttp import hdrs, web
 
 from switchroom.engine.events import NodeFinished, NodeStarted, Token
 from switchroom.errors import SwitchroomError
+from switchroom.gateway.speech import SPEECH, read_aloud
 from switchroom.gateway.trace import status_of, usage_metadata
 from switchroom.gateway.turns import Turn
 from switchroom.http_problems import hidden_error, problem_of, request_correlation_id
@@ -55,6 +56,8 @@ async def stream(request: web.Request, turn: Turn, answer: Callable[[], msgspec.
         if members["action"] is not None:
             await send("action", members["action"])
         await send("metadata", members)
+        if turn.flow.settings.chat.speech == "always":
+            await read_aloud(request.app[SPEECH], turn.text, turn.message_id, send)
     except ConnectionError:
         log.info("client left a stream", extra={"execution_id": turn.execution.id})
         raise

@@ -23,7 +23,7 @@ _CHAT = re.compile(
     r"/api/v1/(?:prediction|public-chatbotConfig|public-chatflows|chatflows-streaming|feedback|attachments"
     r"|chatmessage/abort)/([A-Za-z0-9_-]{1,64})(?:[./].*)?"
 )
-_CHAT_WITHOUT_FLOW = re.compile(r"/api/v1/(?:leads|node-icon)(?:/.*)?|/v1/realtime/calls")
+_CHAT_WITHOUT_FLOW = re.compile(r"/api/v1/(?:leads|node-icon|text-to-speech)(?:/.*)?|/v1/realtime/calls")
 _CALLS = re.compile(r"/api/v1/openai-realtime/([A-Za-z0-9_-]{1,64})/calls(?:/(?!token$)[^/]+)?")
 """Where a caller's page joins a call and leaves it. Tokens are made by servers."""
 _PREFLIGHT_S = 600
