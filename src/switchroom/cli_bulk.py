@@ -49,12 +49,17 @@ class Cut(Exception):
 
 
 def enqueue_bulk_command(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="NDJSON, or CSV (*.csv).")],
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="NDJSON, or CSV (*.csv, *.tsv).")
+    ],
     flow: Annotated[str, typer.Option("--flow", help="The flow's ID.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier run stopped.")] = False,
     idempotency_key: Annotated[
         str | None, typer.Option("--idempotency-key", help="Of the whole file; a new one each run otherwise.")
     ] = None,
+    charset: Annotated[
+        str, typer.Option("--charset", help="Of a CSV, such as windows-1250 where a spreadsheet wrote it.")
+    ] = "utf-8",
     server: ServerOption = DEFAULT_SERVER,
     api_key: KeyOption = None,
     as_json: JsonOption = False,
@@ -68,7 +73,7 @@ def enqueue_bulk_command(
     journal = _journal(path, flow, resume, idempotency_key)
     with plain_errors():
         try:
-            asyncio.run(_send(file, path, journal, server, api_key, as_json))
+            asyncio.run(_send(file, path, journal, charset, server, api_key, as_json))
         except (Cut, KeyboardInterrupt) as error:
             print(
                 f"stopped after line {journal.answered} ({journal.accepted} accepted): {error or 'interrupted'}\n"
@@ -102,14 +107,16 @@ def _journal(path: Path, flow: str, resume: bool, key: str | None) -> Journal:
     return journal
 
 
-async def _send(file: Path, path: Path, journal: Journal, server: str, api_key: str | None, as_json: bool) -> None:
+async def _send(
+    file: Path, path: Path, journal: Journal, charset: str, server: str, api_key: str | None, as_json: bool
+) -> None:
     import aiohttp
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    as_csv = file.suffix.lower() == ".csv"
+    as_csv = file.suffix.lower() in (".csv", ".tsv")
     headers = {
-        "Content-Type": "text/csv" if as_csv else "application/x-ndjson",
+        "Content-Type": f"text/csv; charset={charset}" if as_csv else "application/x-ndjson",
         "Idempotency-Key": journal.key,
         **({"Authorization": f"Bearer {api_key}"} if api_key else {}),
     }

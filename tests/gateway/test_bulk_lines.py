@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from switchroom.errors import BadInput, TooLarge
-from switchroom.gateway.bulk_lines import CsvLines, Line, Splitter
+from switchroom.gateway.bulk_lines import CsvLines, Line, Splitter, ascii_based
 
 
 def cut(text: bytes, sizes: list[int], *, quoted: bool = False, longest: int = 1000) -> list[Line]:
@@ -71,6 +71,22 @@ def test_columns_become_members_form_and_state() -> None:
         "state": {"crm": {"tier": "gold"}},
         "notBefore": "2030-01-01T00:00:00Z",
     }
+
+
+def test_a_byte_order_mark_may_come_in_pieces() -> None:
+    for sizes in ([1, 1, 1], [2, 1], [3], [1, 5]):
+        assert cut("\ufeffa\nb".encode(), sizes) == [Line(1, b"a"), Line(2, b"b")]
+    assert [line.raw for line in cut(b"\xef\xbb", [1])] == [b"\xef\xbb"]
+
+
+def test_tabs_and_the_encoding_of_a_spreadsheet() -> None:
+    lines = CsvLines(1000, "windows-1250")
+    lines.header(Line(1, "ID\time, priimek".encode("windows-1250")))
+    assert lines.body(Line(2, "1\tŽiga; Čeh".encode("windows-1250"))) == {
+        "form": {"ID": "1", "ime, priimek": "Žiga; Čeh"}
+    }
+    assert [name for name in ("utf-8", "cp1250", "latin-1", "gbk") if not ascii_based(name)] == []
+    assert [name for name in ("utf-16", "utf-7", "cp500", "rot13", "base64", "nope") if ascii_based(name)] == []
 
 
 @pytest.mark.parametrize("header", [b"name,phone", b"ID,ID", b'"ID', b"\xff\xfe"])

@@ -14,7 +14,7 @@ from aiohttp import hdrs, web
 
 from switchroom.access import Scope
 from switchroom.errors import BadInput, Fault, SwitchroomError, TooMany
-from switchroom.gateway.bulk_lines import CsvLines, JsonLines, Line
+from switchroom.gateway.bulk_lines import CsvLines, JsonLines, Line, ascii_based
 from switchroom.gateway.enqueue import accept_decoded, require_realtime
 from switchroom.gateway.enqueue_body import IDEMPOTENCY_KEY
 from switchroom.gateway.operation import operation
@@ -117,7 +117,12 @@ class _Bulk:
         if request.content_type in _JSON_TYPES:
             self._lines = JsonLines(self._parts.max_body_bytes)
         elif request.content_type == "text/csv":
-            self._lines = CsvLines(self._parts.max_body_bytes)
+            charset = request.charset or "utf-8"
+            if not ascii_based(charset):
+                raise web.HTTPUnsupportedMediaType(
+                    text=f"the charset {charset} cannot be read line by line: send UTF-8"
+                )
+            self._lines = CsvLines(self._parts.max_body_bytes, charset)
         else:
             raise web.HTTPUnsupportedMediaType(text=f"send {NDJSON} or text/csv, not {request.content_type}")
         self._first = query_int(request, "firstLine", 0, lowest=1, highest=_MAX_LINE)

@@ -1,6 +1,6 @@
 """A campaign's file cut into lines while it streams in, and each line as the body of an enqueue.
 
-NDJSON: a JSON body a line. CSV (RFC 4180; comma or semicolon, as its header row has it): the columns `priority`,
+NDJSON: a JSON body a line. CSV (RFC 4180; comma, semicolon or tab, as its header row has it): the columns `priority`,
 `notBefore`, `expiresAt`, `maxAttempts`, `callbackUrl`, `ccBaseUrl`, `skills` (with `|` between them) and
 `idempotencyKey` are the body's members, `state.crm.tier` is a place in the state, every other column, or
 `form.NAME`, a field of the form. An empty cell is left out. A quoted cell may hold line breaks.
@@ -45,11 +45,17 @@ class Splitter:
         self._breaks = 0
         self._open = False
         self._begun = False
+        self._head = b""
+        """What came so far where that may be the beginning of a byte order mark."""
 
     def feed(self, chunk: bytes) -> Iterator[Line]:
         """The lines that end in `chunk`; blank ones are left out."""
-        if not self._begun and chunk:
-            self._begun = True
+        if not self._begun:
+            chunk = self._head + chunk
+            if len(chunk) < len(_BOM) and _BOM.startswith(chunk):
+                self._head = chunk
+                return
+            self._begun, self._head = True, b""
             chunk = chunk.removeprefix(_BOM)
         start = 0
         while (end := chunk.find(b"\n", start) + 1) > 0:
@@ -63,6 +69,9 @@ class Splitter:
 
     def end(self) -> Iterator[Line]:
         """The line so far: the last one, where no line break ends it."""
+        if self._head:  # no mark came of it
+            self._keep(self._head)
+            self._head = b""
         whole = b"".join(self._parts).rstrip(b"\r\n")
         too_long = self._size > self._longest + _BREAK or len(whole) > self._longest
         number = self._number
@@ -102,12 +111,13 @@ class JsonLines:
 
 
 class CsvLines:
-    """CSV: the first line names the columns."""
+    """CSV: the first line names the columns. `charset`: the text's encoding, one that `ascii_based` takes."""
 
     headed = True
 
-    def __init__(self, longest: int) -> None:
+    def __init__(self, longest: int, charset: str = "utf-8") -> None:
         self._longest = longest
+        self._charset = charset
         self._columns: list[str] = []
         self._delimiter = ","
         self.splitter = Splitter(longest, quoted=True)
@@ -115,7 +125,7 @@ class CsvLines:
     def header(self, line: Line) -> None:
         """Takes the names of the columns. Raises `BadInput` where they cannot be."""
         raw = _raw(line, self._longest)
-        self._delimiter = ";" if raw.count(b";") > raw.count(b",") else ","
+        self._delimiter = "\t" if b"\t" in raw else ";" if raw.count(b";") > raw.count(b",") else ","
         names = [name.strip() for name in self._cells(raw)]
         doubled = sorted({name for name in names if name and names.count(name) > 1})
         if doubled:
@@ -149,11 +159,21 @@ class CsvLines:
 
     def _cells(self, raw: bytes) -> list[str]:
         try:
-            return next(csv.reader([raw.decode("utf-8")], delimiter=self._delimiter, strict=True))
+            return next(csv.reader([raw.decode(self._charset)], delimiter=self._delimiter, strict=True))
         except UnicodeDecodeError as error:
-            raise BadInput("The line is not UTF-8.", code="invalid_csv") from error
+            what = f"The line is not {self._charset}: send `text/csv; charset=…` with the encoding of the file."
+            raise BadInput(what, code="invalid_csv") from error
         except (csv.Error, StopIteration) as error:
             raise BadInput(f"The line is not CSV: {error}.", code="invalid_csv") from error
+
+
+def ascii_based(charset: str) -> bool:
+    """Whether a text in this encoding can be cut at the bytes of line breaks, quotes and delimiters."""
+    plain = "".join(map(chr, range(128)))
+    try:
+        return plain.encode(charset) == plain.encode()
+    except (LookupError, UnicodeError):
+        return False
 
 
 def _raw(line: Line, longest: int) -> bytes:
