@@ -46,7 +46,7 @@ async def test_a_stored_key_lives_until_it_is_revoked(store: Store, monkeypatch:
 
     await here.revoke(record.id)
     assert await here.identify(key) is None, "at once in the process that revoked it"
-    deadline = time.monotonic() + 1
+    deadline = time.monotonic() + 10
     while await elsewhere.identify(key) is not None:
         assert time.monotonic() < deadline
     with pytest.raises(NotFound):

@@ -196,7 +196,7 @@ async def test_a_call_from_the_page(server: Server, softphone: Page, tmp_path: P
     await expect(page.locator("#dial")).to_be_visible()
     await page.screenshot(path=tmp_path / "over.png")
 
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while (ended := server.call("GET", f"/api/v1/openai-realtime/{FLOW}/queue/status?taskId={task}")[1])[
             "state"
         ] != "ended":

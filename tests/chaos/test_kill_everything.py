@@ -17,7 +17,7 @@ from running import COMMAND, ROOT, Server, environment, serving
 BASE = "/api/v1/openai-realtime/line"
 
 
-def until(what: str, probe: Any, seconds: float = 30.0) -> Any:
+def until(what: str, probe: Any, seconds: float = 90.0) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = probe()

@@ -119,7 +119,7 @@ async def test_closing_a_turn_ends_it_at_once(flows: FlowStore, kind: str) -> No
         while len(seen) < 3:  # Start has begun and ended, the node has begun
             seen.append(await anext(events))
         if asks:
-            await asyncio.wait_for(silent.reached.wait(), 10)
+            await asyncio.wait_for(silent.reached.wait(), 30)
         else:
             await asyncio.sleep(0.03)
         async with Lag() as lag:

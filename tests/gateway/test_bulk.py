@@ -90,7 +90,7 @@ async def test_answers_come_while_lines_are_still_sent(client: TestClient) -> No
 
     async def slowly() -> AsyncIterator[bytes]:
         yield bodies("a")
-        await asyncio.wait_for(heard.wait(), 5)
+        await asyncio.wait_for(heard.wait(), 30)
         yield bodies("b")[:9]
         yield bodies("b")[9:]
 

@@ -252,7 +252,7 @@ def slow_canvas(echo_canvas: dict[str, Any]) -> dict[str, Any]:
 
 
 async def finished(parts: Services, state: ExecutionState) -> Any:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             rows, _ = await parts.executions.search(ExecutionFilter(flow_id="echo", state=state))
             if rows:
@@ -274,7 +274,7 @@ async def test_a_client_that_leaves_may_leave_its_turn_running(
         asking.cancel()
     row = await finished(parts, ExecutionState.FINISHED)
     assert [node["label"] for node in row.nodes] == ["Start", "Wait", "Reply"]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (stored := await parts.store.call("GET", keys.session("echo", "c"))) is None:
             await asyncio.sleep(0.02)
     assert b"You said x." in stored, "the session went on"

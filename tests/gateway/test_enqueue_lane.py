@@ -108,7 +108,7 @@ async def answers(front: Front, *pieces: bytes, count: int = 1) -> list[tuple[in
 
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], Any]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = dict(line.split(": ", 1) for line in head[1:] if line)
         body = await reader.readexactly(int(headers["Content-Length"]))
@@ -212,7 +212,7 @@ async def test_what_the_lane_does_not_know_is_aiohttps(front: Front) -> None:
     for number, (raw, wanted) in enumerate(cases, 1):
         reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
         writer.write(raw)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             line = await reader.readline()
         assert int(line.split()[1]) == wanted, raw[:200]
         assert front.handed_over == number
@@ -233,7 +233,7 @@ async def test_expect_continue_is_answered_before_the_body_comes(front: Front) -
     head, body = request(call(), "Expect: 100-continue"), call()
     reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
     writer.write(head[: -len(body)])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert (await reader.readline()).startswith(b"HTTP/1.1 100")
         await reader.readline()
     writer.write(body)
@@ -246,7 +246,7 @@ async def test_a_client_that_asks_to_close_is_closed(front: Front) -> None:
     writer.write(request(call(), "Connection: close"))
     _, headers, _ = await read_answer(reader)
     assert headers["Connection"] == "close"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await reader.read() == b""
     writer.close()
 
@@ -256,7 +256,7 @@ async def test_a_client_that_leaves_has_put_its_call_in(front: Front) -> None:
     writer.write(request(call("gone")))
     await writer.drain()
     writer.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (await front.parts.queue.status("line")).pending_count != 1 or front.lane.connections:
             await asyncio.sleep(0.01)
 
@@ -266,7 +266,7 @@ async def test_a_silent_or_slow_connection_is_closed(front: Front, monkeypatch: 
     for said in (b"", request(call())[:50]):
         reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
         writer.write(said)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await reader.read() == b""
         writer.close()
     assert not front.lane.connections
@@ -277,7 +277,7 @@ async def test_a_stop_lets_requests_end_and_closes_what_rests(front: Front) -> N
     reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
     writer.write(request(call()))
     await writer.drain()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not any(connection._task for connection in front.lane.connections):
             await asyncio.sleep(0)
         await front.lane.close(5)

@@ -65,7 +65,7 @@ async def test_queues_store_and_requests(parts: Services, client: TestClient, mo
 async def test_figures_of_other_processes(parts: Services, client: TestClient) -> None:
     leaving = asyncio.create_task(snapshots.leave_snapshots(parts.store, "media"))
     name = metrics.process_name("media")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await parts.store.call("GET", keys.metric_snapshot(name)) is None:
             await asyncio.sleep(0.02)
     await parts.store.call("SADD", keys.metric_processes(), "media-of-yesterday")

@@ -50,7 +50,7 @@ async def frames(reply: ClientResponse) -> AsyncIterator[dict[str, str]]:
 async def take(reply: ClientResponse, count: int) -> list[tuple[str, str, dict[str, Any]]]:
     """The next events: ID, name, data."""
     found = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         async for frame in frames(reply):
             if "data" in frame:
                 found.append((frame["id"], frame["event"], msgspec.json.decode(frame["data"])))

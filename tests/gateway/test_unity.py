@@ -54,7 +54,7 @@ class Unity:
         return web.Response(status=answer) if isinstance(answer, int) else web.json_response(answer)
 
     async def offer(self, number: int) -> dict[str, Any]:
-        async with asyncio.timeout(8), self._came:
+        async with asyncio.timeout(30), self._came:
             await self._came.wait_for(lambda: len(self.offers) >= number)
         return self.offers[number - 1]
 
@@ -110,7 +110,7 @@ async def enqueue(client: TestClient, url: str, caller: str = "+1", **more: Any)
     return str(body["taskId"])
 
 
-async def reaches(client: TestClient, task: str, state: str, within_s: float = 6.0) -> dict[str, Any]:
+async def reaches(client: TestClient, task: str, state: str, within_s: float = 30) -> dict[str, Any]:
     """The call, once it is in a state."""
     deadline = time.monotonic() + within_s
     etag = ""

@@ -133,7 +133,7 @@ async def test_the_file_of_a_dropped_collection_goes(knowledge: Knowledge, data_
     await first(knowledge, "open")
     await knowledge.library.drop(SITE)
     following = asyncio.create_task(knowledge.follow())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while list((data_dir / "knowledge").glob("*.db*")):
             await asyncio.sleep(0.02)
     following.cancel()

@@ -68,7 +68,7 @@ class PhoneLine:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._socket.close()
 
-    async def until_voice(self, timeout_s: float = 15) -> None:
+    async def until_voice(self, timeout_s: float = 30) -> None:
         """Until the far side speaks."""
         began = len(self.played)
         async with asyncio.timeout(timeout_s):

@@ -120,7 +120,7 @@ async def test_a_browser_joins_with_a_token_and_trickles(house: House, browser: 
         assert await patch("a=candidate:nonsense", {**as_fragment, "If-Match": tag}) == 400
         assert browser.peer.connectionState != "connected"
         assert await patch(whole, {**as_fragment, "If-Match": tag}) == 204
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while browser.peer.connectionState != "connected":
                 await asyncio.sleep(0.02)
         async with http.delete(leg) as reply:
@@ -135,7 +135,7 @@ async def test_a_browser_that_calls_again_closes_its_old_leg_first(house: House,
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": SDP}
 
     async def until(*states: State) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (call := await house.queue.get(FLOW, task_id)) is None or call.state not in states:
                 await asyncio.sleep(0.02)
 
@@ -155,7 +155,7 @@ async def test_a_browser_that_calls_again_closes_its_old_leg_first(house: House,
         await asyncio.sleep(0.3)  # the server has seen it go
         await until(State.LIVE)
         await again.peer.setRemoteDescription(answer)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while again.peer.connectionState != "connected":
                 await asyncio.sleep(0.02)
         await until(State.LIVE)
@@ -247,7 +247,7 @@ async def test_a_phone_call(house: House) -> None:
         await line.until_voice()
         await asyncio.sleep(1.2)  # into the answer
         await line.say(await speech_of(EXAMPLES / "caller-3-operator.wav"))
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             await line.closed.wait()  # the agent said its last words and hung up
         assert line.cleared_at is not None
         await line.drop()
@@ -300,7 +300,7 @@ async def test_who_may_ring(house: House) -> None:
         async with http.ws_connect(stream, headers=signed(stream.replace("http", "ws"))) as socket:
             line = PhoneLine(socket, {})
             await line.begin()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await line.closed.wait()
             assert socket.close_code == 1008  # nothing says which call it is
             await line.drop()

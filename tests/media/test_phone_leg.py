@@ -77,7 +77,7 @@ async def begin(socket: ClientWebSocketResponse, **format: Any) -> None:
 
 async def frames(socket: ClientWebSocketResponse, event: str, count: int) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(found) < count:
             frame = json.loads((await socket.receive()).data)
             found += [frame] if frame["event"] == event else []
@@ -105,7 +105,7 @@ async def test_keys_marks_and_clear(line: tuple[Line, Callable[[], Any]]) -> Non
         assert len(house.heard) == 5 and np.abs(house.heard[2]).max() > 6000
         assert not playout.heard_any  # all that was sent still waits in the provider's buffer
         await socket.send_json({"event": "mark", "streamSid": "MZ", "mark": marks[0]["mark"]})
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             while not playout.heard_any:
                 await asyncio.sleep(0.01)
         playout.clear()
@@ -121,14 +121,14 @@ async def test_a_silent_line_is_dead_and_a_stop_is_a_hang_up(line: tuple[Line, C
     async with connect() as socket:
         await begin(socket)
         leg = await house.legs.get()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             await leg.gone.wait()
         assert leg.gone_cause == "dead"
     async with connect() as socket:
         await begin(socket)
         leg = await house.legs.get()
         await socket.send_json({"event": "stop", "streamSid": "MZ", "stop": {}})
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             await leg.gone.wait()
         assert leg.gone_cause == "hung_up"
 

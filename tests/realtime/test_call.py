@@ -78,7 +78,7 @@ class House:
         accepted = await self.queue.enqueue(flow_id, NewCall(form=form, state={"crm": {"tier": "gold"}}), RULES)
         return accepted.task_id
 
-    async def until(self, task_id: str, *states: State, timeout_s: float = 15) -> State:
+    async def until(self, task_id: str, *states: State, timeout_s: float = 30) -> State:
         async with asyncio.timeout(timeout_s):
             while True:
                 call = await self.queue.get(self.flow_id, task_id)
@@ -309,7 +309,7 @@ async def test_a_killed_caller_is_noticed_and_may_come_back(house: House) -> Non
         sys.executable, "-c", _VICTIM, house.url, SHORT, task_id, stdout=asyncio.subprocess.PIPE
     )
     assert victim.stdout is not None
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         assert b"turn" in await victim.stdout.readline()  # the greeting was heard
     victim.kill()
     await victim.wait()

@@ -67,7 +67,7 @@ class Line:
     def said(self, role: str) -> list[Said]:
         return [event for event in self.events if isinstance(event, Said) and event.final and event.role == role]
 
-    async def until(self, ready: Any, timeout_s: float = 15) -> None:
+    async def until(self, ready: Any, timeout_s: float = 30) -> None:
         async with asyncio.timeout(timeout_s):
             while not ready():
                 await asyncio.sleep(0.02)

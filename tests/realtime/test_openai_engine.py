@@ -244,7 +244,7 @@ async def test_what_is_fatal_ends_the_call_with_its_cause(
     caplog.set_level(logging.DEBUG)
     code = script.error or "invalid_api_key"
     _, task, server = await dial(script)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         concluded = await task
     assert concluded.cause == "failed" and code in concluded.detail
     assert KEY not in concluded.detail and KEY not in caplog.text and KEY not in repr(settings_for(server))
@@ -254,7 +254,7 @@ async def test_what_is_fatal_ends_the_call_with_its_cause(
 
 async def test_a_service_that_stays_away_ends_the_call(dial: Dial) -> None:
     _, task, server = await dial(Script(refuse=[503] * 9), openai_tries=2)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         concluded = await task
     assert concluded.cause == "failed" and "503" in concluded.detail
     assert len(server.script.refuse) == 9 - 3  # the first try and two more

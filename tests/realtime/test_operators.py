@@ -89,7 +89,7 @@ class Operator:
             while self._mouth:
                 await asyncio.sleep(0.05)
 
-    async def hears(self, *, above: float = -45.0, timeout_s: float = 15) -> None:
+    async def hears(self, *, above: float = -45.0, timeout_s: float = 30) -> None:
         """Until somebody speaks."""
         begin = len(self.heard)
         async with asyncio.timeout(timeout_s):
@@ -103,7 +103,7 @@ class Operator:
         await close_peer(self._peer)
 
 
-async def until(what: Any, timeout_s: float = 15) -> None:
+async def until(what: Any, timeout_s: float = 30) -> None:
     async with asyncio.timeout(timeout_s):
         while not what():
             await asyncio.sleep(0.05)

@@ -119,7 +119,7 @@ async def test_ears_hear_words_and_no_words_in_noise(parts: SpeechParts, setting
     noise = (np.random.default_rng(7).normal(0, 400, 48_000 * 2)).astype(np.int16)
     speech = await asyncio.to_thread(load_audio, EXAMPLES / "caller-3-operator.wav")
     await feed(ears, noise, speech, np.zeros(48_000, dtype=np.int16))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not [one for one in notes.utterances if one.text]:
             await asyncio.sleep(0.02)
     task.cancel()

@@ -40,7 +40,7 @@ async def test_requests_join_the_callers_trace(monkeypatch: pytest.MonkeyPatch) 
                 headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "X-Correlation-Id": "c-1"}
                 assert (await client.get("/calls/7", headers=headers)).status == 404
         assert tracing.tracer() is None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not took:
                 await asyncio.sleep(0.01)
     (resource,) = took[0].resource_spans

@@ -42,7 +42,7 @@ async def http(server: Server) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def hear(socket: aiohttp.ClientWebSocketResponse, kind: str, **members: Any) -> dict[str, Any]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             frame = json.loads(await socket.receive_str())
             if frame["type"] == kind and members.items() <= frame.items():
@@ -71,10 +71,10 @@ async def test_unity_is_offered_a_call_and_everybody_sees_it(
     async with http.get(f"{QUEUE}/events") as events:
         body = {"form": {"ID": "+1"}, "ccBaseUrl": f"http://127.0.0.1:{unity.port}"}
         task = (await post(http, "enqueue", body))["taskId"]
-        offer = await asyncio.wait_for(offers.get(), 10)
+        offer = await asyncio.wait_for(offers.get(), 30)
         assert offer["pingUrl"] == f"{server.url}{QUEUE}/ping"
         names: list[str] = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while "call.live" not in names:
                 line = (await events.content.readline()).decode()
                 if line.startswith("event:"):
@@ -111,7 +111,7 @@ async def test_a_kiosk_goes_on_after_a_kill_of_the_api(http: aiohttp.ClientSessi
     await hear(again, "state", state="live", taskId=task)
     await again.send_json({"type": "question", "text": "My order number is four one seven two."})
     text = ""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (frame := json.loads(await again.receive_str()))["type"] != "turnEnd":
             text += frame.get("data", "")
     assert "4 1 7 2" in json.loads(text)["text"]

@@ -30,7 +30,7 @@ class Receiver:
         return web.Response(status=503 if len(self.got) <= self.refuse else 204)
 
     async def told(self, count: int) -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             while len(self.got) < count:
                 await asyncio.sleep(0.02)
 
@@ -94,7 +94,7 @@ async def test_a_secret_may_be_given_and_a_private_receiver_is_refused(
 
     inward = await create(sidecar, site, webhook=receiver.url.replace("127.0.0.1", "127.0.0.2"))
     await until(sidecar, inward["id"], "waiting_login")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             reply = await sidecar.get(f"/crawl/jobs/{inward['id']}/events", timeout=None)
             chunk = (await reply.content.readuntil(b'"event":"webhook"')) + await reply.content.readline()

@@ -189,7 +189,7 @@ async def test_who_waits_is_woken_after_its_slot_moved(cluster: Cluster, how: st
     target = next(node for node in cluster.primaries if node is not owner)
     await (cluster.move_atomically if how == "atomically" else cluster.move_by_keys)(SLOT, target)
     await store.call("RPUSH", name, "x")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await waiting == [name.encode(), b"x"]
     await store.close()
 

@@ -106,7 +106,7 @@ async def post(
     return made.id
 
 
-async def until(probe: Callable[[], Awaitable[Any] | Any], seconds: float = 10.0) -> Any:
+async def until(probe: Callable[[], Awaitable[Any] | Any], seconds: float = 30.0) -> Any:
     """The first true answer of `probe`."""
     deadline = time.monotonic() + seconds
     while True:

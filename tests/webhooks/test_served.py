@@ -66,7 +66,7 @@ def sink() -> Iterator[Sink]:
         server.shutdown()
 
 
-def until(probe: Any, seconds: float = 20.0) -> Any:
+def until(probe: Any, seconds: float = 60.0) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := probe()):
         assert time.monotonic() < deadline, "it did not come"

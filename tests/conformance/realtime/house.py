@@ -46,7 +46,7 @@ class ServedHouse:
     def socket_url(self) -> str:
         return self.url.replace("http", "ws", 1) + "/v1/realtime"
 
-    async def record(self, flow_id: str, *, ended: bool = True, timeout_s: float = 10) -> Execution:
+    async def record(self, flow_id: str, *, ended: bool = True, timeout_s: float = 30) -> Execution:
         """The newest record of a flow."""
         async with asyncio.timeout(timeout_s):
             while True:

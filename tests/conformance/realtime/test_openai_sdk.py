@@ -394,7 +394,7 @@ async def test_waiting_calls_are_accepted_referred_and_rejected(house: ServedHou
     try:
         answer = await house.signals.offer("support", accepted.task_id, await browser.offer())
         await browser.answered(answer.sdp)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (call := await house.queue.get("support", accepted.task_id)) is None or call.state != "live":
                 await asyncio.sleep(0.05)
         async with client.realtime.connect(call_id=accepted.task_id) as connection:
