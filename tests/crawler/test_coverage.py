@@ -49,9 +49,10 @@ async def test_every_address_of_the_difficult_site(
     assert site.app[difficult.SIGNED_IN] == [True]
     assert hits["/robots.txt"] == 1
     # Nothing good is asked for twice, and nothing huge is taken whole.
-    troubled = {"/flaky", "/busy", "/overloaded", "/not-http", "/always-torn", "/vip"}
+    troubled = {"/flaky", "/busy", "/overloaded", "/not-http", "/always-torn", "/broken", "/vip"}
     again = {path: n for path, n in hits.items() if n > 1 and path not in troubled}
-    assert sum(again.values()) - len(again) <= 6, f"a few pages tell whether the 403 of one is a lost session: {again}"
+    # A few are read again to tell whether the session is lost: after a 403, a 404, a redirect; one a second at most.
+    assert sum(again.values()) - len(again) <= 25, again
     assert max(site.app[difficult.SENT].values(), default=0) < 40_000_000
 
     counts = await Frontier(tools.store, job.id, 1000).counts()

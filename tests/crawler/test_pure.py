@@ -80,8 +80,15 @@ def test_shells_by_rule() -> None:
     assert shell("<noscript>Please enable JavaScript</noscript><div></div><script></script>") == "asks_for_javascript"
     assert shell("<div></div><script>x()</script>") == "no_text"
     assert shell('<div id="root"></div>') is None
-    assert shell("<script></script>" + "<p>plenty of words here </p>" * 20) is None
-    assert shell('<div id="root">' + "rendered on the server " * 20 + "</div><script></script>") is None
+    words = "<p>plenty of words here </p>" * 20
+    assert shell(f'<script></script><a href="/">Home</a>{words}') is None
+    assert shell(f"<script></script>{words}") == "no_links"
+    assert shell(words) is None
+    assert shell(f'<script></script><a href="/">Home</a>{words}<div id="app"></div>') == "empty_root"
+    assert shell(f'<script></script><a href="/">Home</a>{words}<div id="app"><p>There</p></div>') is None
+    assert (
+        shell('<div id="root">' + "rendered on the server " * 20 + '<a href="/x">on</a></div><script></script>') is None
+    )
 
 
 def test_what_a_page_says() -> None:

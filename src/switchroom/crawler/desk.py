@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import NamedTuple
 
 from switchroom.crawler import sites, urls
-from switchroom.crawler.frontier import Frontier, Step
+from switchroom.crawler.frontier import Done, Frontier, Step
 from switchroom.crawler.job import PageRecord
 from switchroom.crawler.output import PageFile
 from switchroom.crawler.patience import patiently
@@ -120,8 +120,7 @@ class Desk:
                 step.returned += [work.url for work in self._ready]
                 self._ready.clear()
             if files or step.done:
-                found = await patiently(lambda: self._shelf.keep(files, step.done))
-                step.add(Step(counts=found))
+                step.add(Step(counts=await self._shelve(files, step)))
             take = max(0, most - len(self._ready) - len(self._busy))
             sure: list[str] | None = None
             while True:
@@ -138,6 +137,30 @@ class Desk:
                 self._ready += [Work(*taken, before.get(taken.url)) for taken in took.urls]
                 self._let_go()
             return took.held
+
+    async def _shelve(self, files: list[PageFile], step: Step) -> dict[str, int]:
+        """Put pages on the shelf; returns what to count. One that cannot be kept fails alone, not the job with it;
+        a disk that takes no files is an error of the whole."""
+        try:
+            return await patiently(lambda: self._shelf.keep(files, step.done))
+        except OSError:
+            raise
+        except Exception:
+            log.warning("a batch cannot be kept, its pages are tried alone", exc_info=True)
+        counts: Counter[str] = Counter()
+        by_page = {file.record.url: file for file in files}
+        for place, (url, done) in enumerate(step.done):
+            file = by_page.get(done.final or done.record.url)
+            alone, mine = [file] if file is not None else [], [(url, done)]
+            try:
+                counts.update(await patiently(lambda alone=alone, mine=mine: self._shelf.keep(alone, mine)))  # type: ignore[misc]
+            except OSError:
+                raise
+            except Exception:
+                log.exception("a page cannot be kept", extra={"url": url})
+                failed = PageRecord(url=url, outcome="failed", cause="not_kept", depth=done.record.depth)
+                step.done[place] = (url, Done(record=failed, counts={"fetched": 1, "failed:not_kept": 1}))
+        return dict(counts)
 
     async def _before(self, wanted: list[str]) -> dict[str, PageRecord | None]:
         by_host: dict[str, list[str]] = {}

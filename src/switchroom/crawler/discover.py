@@ -31,7 +31,7 @@ def why_not(url: str, words: str, roots: frozenset[str], jar: Jar) -> str | None
         return "out_of_scope"
     if urls.ends_session(url, words):
         return "logout_link"
-    if urls.changes_something(url) and jar.header_for(URL(url)):
+    if urls.changes_something(url, words) and jar.header_for(URL(url)):
         return "action_link"
     return "asset" if urls.is_asset(url) else None
 
@@ -95,7 +95,8 @@ async def listed(client: GuardedClient, hosts: Hosts, spec: JobSpec, jar: Jar) -
             except OutboundError as error:
                 log.info("host does not answer for robots.txt", extra={"host": origin, "cause": error.cause})
                 continue
-            sitemaps += robots.sitemaps or (f"{origin}/sitemap.xml", f"{origin}/sitemap_index.xml")
+            named = [found for one in robots.sitemaps if (found := urls.resolve(origin + "/", one)) is not None]
+            sitemaps += named or (f"{origin}/sitemap.xml", f"{origin}/sitemap_index.xml")
     async for entry in read_sitemaps(client, sitemaps, jar, lambda address: hosts.manners(address).turn()):
         yield entry
 

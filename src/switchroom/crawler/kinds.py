@@ -24,8 +24,11 @@ def kind_of(media_type: str, body: bytes) -> Kind:
     A PDF and well-known binary formats are known by their signature, HTML by its first tag where the type says nothing
     in particular; a NUL byte at the beginning of a text means that it is none.
     """
+    if "/" not in media_type:
+        media_type = ""
     head = body[:512]
-    if head.startswith(b"%PDF-"):
+    # Readers take a PDF whose header comes late (ISO 32000-1, Annex H.3.4.1).
+    if head.startswith(b"%PDF-") or (media_type == "application/pdf" and b"%PDF-" in body[:1024]):
         return "pdf"
     if head.startswith(_BINARY):
         return "other"

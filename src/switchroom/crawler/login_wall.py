@@ -6,6 +6,8 @@ import hashlib
 import re
 from collections import OrderedDict
 
+from yarl import URL
+
 from switchroom.crawler import urls
 from switchroom.crawler.page import Page
 
@@ -26,6 +28,14 @@ _ASKS = re.compile(
     r"|authentication required|members only|za ogled se prijavite|bitte (?:melden sie sich an|anmelden|einloggen)",
     re.IGNORECASE,
 )
+# What an API says in place of a page: a short JSON object with such a word.
+_TOLD = re.compile(
+    r'"(?:log[ _-]?in|sign[ _-]?in|(?:login|auth|authentication|authorization)[ _-]?(?:required|needed|failed)'
+    r"|unauthori[sz]ed|unauthenticated|not[ _-](?:logged|signed)[ _-]in|not[ _-]authenticated"
+    r'|(?:session|token)[ _-](?:expired|invalid|timeout|not[ _-]found)|no[ _-]session|please log ?in[^"]{0,80})[.!]?"',
+    re.IGNORECASE,
+)
+_TOLD_CHARS = 2000
 _SHORT_CHARS = 1500
 _NOTICE_CHARS = 800
 _HTTP_AUTH = re.compile(r"^\s*(?:basic|digest|negotiate|ntlm)\b", re.IGNORECASE)
@@ -48,10 +58,12 @@ def suspect(asked: str, got: str, status: int, page: Page | None, *, cookie_clea
     if status >= 300 or urls.is_login_url(asked):
         return None
     moved = asked != got
-    if moved and urls.is_login_url(got):
+    if moved and (urls.is_login_url(got) or sent_back_later(asked, got)):
         return "redirected_to_login"
     if page is None:
         return None
+    if told_to_log_in(page.text):
+        return "asks_to_log_in"
     if page.refresh is not None and urls.is_login_url(page.refresh) and len(page.text) < _NOTICE_CHARS:
         return "redirected_to_login"
     short = len(page.text) < _NOTICE_CHARS
@@ -64,6 +76,23 @@ def suspect(asked: str, got: str, status: int, page: Page | None, *, cookie_clea
         if moved or len(page.text) < _SHORT_CHARS or _LOGIN_WORDS.search(heads):
             return "redirected_to_login" if moved else "password_form"
     return "asks_to_log_in" if asks and short else None
+
+
+def sent_back_later(asked: str, got: str) -> bool:
+    """Whether a redirect takes along where it came from (`/welcome?return=/bills`), as gates do."""
+    parts = URL(got)
+    if not parts.query_string:
+        return False
+    asked_for = URL(asked)
+    if asked_for.path == "/" or parts.path == asked_for.path:
+        return False
+    wanted = {asked, asked_for.path, asked_for.path_qs, asked_for.raw_path, asked_for.raw_path_qs}
+    return any(value in wanted for value in parts.query.values())
+
+
+def told_to_log_in(text: str) -> bool:
+    """Whether an answer that is no page, but data, says that a login is needed."""
+    return len(text) <= _TOLD_CHARS and text.lstrip()[:1] == "{" and _TOLD.search(text) is not None
 
 
 def speaks_of_login(text: str) -> bool:

@@ -24,6 +24,8 @@ _FACTS = (
 _WAITS = re.compile(
     r"enable javascript|requires javascript|javascript is (?:disabled|required)|loading(?:\.\.\.|…)", re.IGNORECASE
 )
+_SHADOW = re.compile(r"<template\b[^>]*\bshadowrootmode\b[^>]*>", re.IGNORECASE)
+_CHROME_CHARS = 3000
 _REFRESH = re.compile(r"^\s*\d+(?:\.\d+)?\s*[;,]\s*(?:url\s*=\s*)?['\"]?([^'\"]+)", re.IGNORECASE)
 
 
@@ -52,7 +54,20 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_page(html: str, url: str) -> Page:
     """Parse `html`, which was found at `url`."""
-    return page_of(LexborHTMLParser(html), url)
+    return page_of(parsed(html), url)
+
+
+def parsed(html: str) -> LexborHTMLParser:
+    """The tree of a page. What it writes out as shadow trees (`<template shadowrootmode>`) a reader sees too."""
+    if "shadowrootmode" in html:
+        html = _SHADOW.sub("<div>", html)
+    return LexborHTMLParser(html)
+
+
+def refresh_target(header: str, base: str) -> str | None:
+    """Where a `Refresh` header, or `<meta http-equiv=refresh>`, sends a browser."""
+    found = _REFRESH.match(header)
+    return urls.resolve(base, found[1]) if found else None
 
 
 def page_of(tree: LexborHTMLParser, url: str) -> Page:
@@ -92,8 +107,9 @@ def page_of(tree: LexborHTMLParser, url: str) -> Page:
             elif (said.get("name") or "").lower() in ("robots", "switchroom"):
                 robots += " " + (said.get("content") or "").lower()
             elif refresh is None and (said.get("http-equiv") or "").lower() == "refresh":
-                refresh = _REFRESH.match(said.get("content") or "")
+                refresh = said.get("content") or ""
     links = _links(anchors, base)
+    linked = bool(links) or any(not (node.attributes.get("href") or "#").startswith("#") for node in anchors)
     # css() shares its nodes with the tree: what is taken out here is gone for the text and the Markdown.
     tree.strip_tags(["script", "style", "noscript", "template", "svg", "head"])
     text = _words(tree.body) if tree.body is not None else ""
@@ -107,27 +123,38 @@ def page_of(tree: LexborHTMLParser, url: str) -> Page:
         nofollow="nofollow" in robots or none,
         password_form=password_form,
         headings=tuple(headings),
-        shell=shell_reason(tree, text, scripts, noscript),
-        refresh=urls.resolve(base, refresh[1]) if refresh else None,
+        shell=shell_reason(tree, text, scripts, noscript, linked=linked),
+        refresh=refresh_target(refresh, base) if refresh else None,
     )
 
 
-def shell_reason(tree: LexborHTMLParser, text: str, scripts: int, noscript: str) -> str | None:
+def shell_reason(tree: LexborHTMLParser, text: str, scripts: int, noscript: str, *, linked: bool = True) -> str | None:
     """Why the HTML is an empty shell that only JavaScript fills; None where it is a page as it stands.
 
     The rule, in this order; a page without scripts is never a shell:
     1. `empty_root`: an element that frameworks mount into (`#root`, `#app`, `#__next`, ...) is there, holds less than
-       100 characters of text, and the whole body has less than 250;
+       100 characters of text, and the whole body has less than 250; or it holds nothing at all, and what stands around
+       it (a menu, a footer) has less than 3,000;
     2. `asks_for_javascript`: less than 250 characters, and body or `<noscript>` ask for JavaScript or say "loading";
-    3. `no_text`: less than 60 characters of text in the body.
+    3. `no_text`: less than 60 characters of text in the body;
+    4. `no_links`: the page does not link anywhere (`linked`), so that its scripts may make its menu.
     """
-    if scripts == 0 or len(text) >= _SHELL_TEXT_CHARS:
+    if scripts == 0:
         return None
-    if any(len(_words(node)) < 100 for node in tree.css(_SHELL_ROOTS)):
-        return "empty_root"
+    if len(text) < _CHROME_CHARS:
+        most = 100 if len(text) < _SHELL_TEXT_CHARS else 1
+        if any(
+            len(_words(node)) < most and (most > 1 or node.css_first("img, iframe") is None)
+            for node in tree.css(_SHELL_ROOTS)
+        ):
+            return "empty_root"
+    if len(text) >= _SHELL_TEXT_CHARS:
+        return None if linked else "no_links"
     if _WAITS.search(text) or _WAITS.search(noscript):
         return "asks_for_javascript"
-    return "no_text" if len(text) < 60 else None
+    if len(text) < 60:
+        return "no_text"
+    return None if linked else "no_links"
 
 
 def _links(anchors: list[LexborNode], base: str) -> tuple[Link, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -15,15 +16,19 @@ from switchroom.crawler import extract, kinds, login_wall, pdf, urls
 from switchroom.crawler.jar import Jar
 from switchroom.crawler.job import JobSpec, PageRecord
 from switchroom.crawler.marks import USE, Choice
-from switchroom.crawler.page import Page, page_of
+from switchroom.crawler.page import Page, page_of, parsed, refresh_target
 from switchroom.crawler.render import RenderSession
+from switchroom.errors import SwitchroomError
 from switchroom.net import Fetched, GuardedClient
+
+log = logging.getLogger(__name__)
 
 MAX_PAGE_BYTES = 10_000_000
 MAX_PDF_BYTES = 32_000_000
 FETCH_TIMEOUT_S = 30.0
 RENDER_TIMEOUT_S = 30.0
 _PDFS_AT_ONCE = 2
+_MOST_IN_VAIN = 5
 _INLINE_BYTES = 65_536
 """Pages up to this size are read on the spot, in about a millisecond; a thread's hand-over costs more than it frees."""
 _MOVED = frozenset({301, 302, 303, 307, 308})
@@ -40,7 +45,8 @@ class Archive(Protocol):
 
 class Reading(msgspec.Struct, kw_only=True):
     """What a URL answered. `wall` is the sign of a login wall (then `markdown` is empty); `cause` why there is nothing
-    to keep; `shell` why the HTML needs a browser; `not_modified` that the page is as it was."""
+    to keep; `shell` why the HTML needs a browser; `not_modified` that the page is as it was,
+    `cookie_cleared` that the site deleted a cookie that we had sent."""
 
     url: str
     status: int
@@ -53,6 +59,7 @@ class Reading(msgspec.Struct, kw_only=True):
     shell: str | None = None
     retry_after: str | None = None
     not_modified: bool = False
+    cookie_cleared: bool = False
     etag: str = ""
     last_modified: str = ""
     screenshot: bytes = b""
@@ -76,6 +83,8 @@ class Reader:
         self.jar = jar
         # Patterns whose HTML was a shell: their pages go on to the browser without a look at the rule again.
         self._shell_patterns: set[str] = set()
+        # Pages without links that had none in the browser either, in a row.
+        self._vain = 0
         self._pdfs = asyncio.Semaphore(_PDFS_AT_ONCE)
 
     async def read(
@@ -86,18 +95,19 @@ class Reader:
         spec = self._spec if choice is USE else _own(self._spec, choice)
         jar = Jar() if anonymous else self.jar
         host = URL(url).host or ""
+        plain = urls.document_of(url)
         cleared = jar.cleared.get(host, 0)
         got = await self._client.fetch(
-            url,
+            plain,
             cookies=jar,
-            max_bytes=MAX_PDF_BYTES if url.lower().endswith(".pdf") else MAX_PAGE_BYTES,
+            max_bytes=MAX_PDF_BYTES if plain.lower().endswith(".pdf") else MAX_PAGE_BYTES,
             timeout_s=FETCH_TIMEOUT_S,
             headers=_HEADERS if known is None else _HEADERS | _conditions(known),
             may_follow=None if anonymous else self._may_follow,
         )
         if self._archive is not None and not anonymous:
-            await self._archive.add(url, got)
-        reading = await self._analyse(url, got, jar.cleared.get(host, 0) > cleared, spec)
+            await self._archive.add(plain, got)
+        reading = await self._analyse(plain, got, jar.cleared.get(host, 0) > cleared, spec)
         render = spec.render == "always" or (
             spec.render == "auto"
             and (
@@ -106,9 +116,23 @@ class Reader:
         )
         if not render or anonymous or reading.wall or reading.cause or reading.page is None:
             return reading
-        if reading.shell is not None:
+        if reading.shell != "no_links":
+            if reading.shell is not None:
+                self._shell_patterns.add(urls.pattern_of(url))
+            return await self._render(url, jar, host, spec)
+        if self._vain >= _MOST_IN_VAIN:
+            return reading
+        try:
+            rendered = await self._render(url, jar, host, spec)
+        except SwitchroomError as error:
+            log.info("page is taken as its HTML", extra={"url": url, "code": error.code})
+            return reading
+        if rendered.page is not None and rendered.page.links:
             self._shell_patterns.add(urls.pattern_of(url))
-        return await self._render(url, jar, host, spec)
+            self._vain = 0
+        else:
+            self._vain += 1
+        return rendered
 
     async def _render(self, url: str, jar: Jar, host: str, spec: JobSpec) -> Reading:
         session = await self._browser()
@@ -135,6 +159,7 @@ class Reader:
             status=got.status,
             etag=headers.get(hdrs.ETAG, "")[:500],
             last_modified=headers.get(hdrs.LAST_MODIFIED, "")[:100],
+            cookie_cleared=cookie_cleared,
         )
         if got.status == 304:
             reading.not_modified = True
@@ -157,6 +182,12 @@ class Reader:
                 await asyncio.to_thread(self._html, reading, asked, got, cookie_cleared, spec)
             return reading
         reading.wall = login_wall.suspect(asked, final, got.status, None, cookie_cleared=cookie_cleared)
+        if (
+            reading.wall is None
+            and got.status == 200
+            and login_wall.told_to_log_in(got.body[:4000].decode("utf-8", "replace"))
+        ):
+            reading.wall = "asks_to_log_in"
         if reading.wall:
             return reading
         if cause := _cause(got.status):
@@ -175,31 +206,43 @@ class Reader:
 
     def _html(self, reading: Reading, asked: str, got: Fetched, cookie_cleared: bool, spec: JobSpec) -> None:
         html = got.text()
-        tree = LexborHTMLParser(html)
-        page = reading.page = page_of(tree, reading.url)
+        tree = parsed(html)
+        page = page_of(tree, reading.url)
+        if page.refresh is None and (sent := got.headers.get("Refresh")):
+            page = msgspec.structs.replace(page, refresh=refresh_target(sent, reading.url))
+        reading.page = page
         reading.title, reading.shell = page.title, page.shell
         reading.wall = login_wall.suspect(asked, reading.url, got.status, page, cookie_cleared=cookie_cleared)
         if reading.wall is None:
             reading.cause = _cause(got.status)
             if reading.cause is None:
-                reading.markdown = _markdown(html, tree, reading.url, page.title, spec)
+                reading.markdown = _markdown(html, tree, reading.url, page, spec)
 
     def _rendered(self, asked: str, final: str, status: int, html: str, cookie_cleared: bool, spec: JobSpec) -> Reading:
-        tree = LexborHTMLParser(html)
+        tree = parsed(html)
         page = page_of(tree, final)
-        reading = Reading(url=final, status=status, page=page, title=page.title, rendered=True)
+        reading = Reading(
+            url=final, status=status, page=page, title=page.title, rendered=True, cookie_cleared=cookie_cleared
+        )
         reading.wall = login_wall.suspect(asked, final, status, page, cookie_cleared=cookie_cleared)
         if reading.wall is None and status >= 400:
             reading.cause = _cause(status)
         elif reading.wall is None:
-            reading.markdown = _markdown(html, tree, final, page.title, spec)
+            reading.markdown = _markdown(html, tree, final, page, spec)
         return reading
 
 
-def _markdown(html: str, tree: LexborHTMLParser, url: str, title: str, spec: JobSpec) -> str:
+def _markdown(html: str, tree: LexborHTMLParser, url: str, page: Page, spec: JobSpec) -> str:
     if spec.extract == "article":
-        return extract.article(html, tree, url, title, images=spec.images)
-    return extract.document(tree, url, title, images=spec.images)
+        found = extract.article(html, tree, url, page.title, images=spec.images)
+    else:
+        found = extract.document(tree, url, page.title, images=spec.images)
+    # A page whose words all stand in what is left out (its footer, say) is not without words.
+    return (
+        found
+        if len(found.strip()) > len(page.title) + 2 or not page.text
+        else extract.under_title(page.text, page.title)
+    )
 
 
 def _own(spec: JobSpec, choice: Choice) -> JobSpec:

@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,6 +34,9 @@ EXECUTABLES = (
 PAGE_USES = 200  # then a page is made new: some sites leak
 _QUIET_MS = 150
 _SETTLE_MS = 6000
+_FOLDER = resources.files("switchroom.crawler") / "browser"
+_WATCH = (_FOLDER / "watch.js").read_text()
+_SETTLED = (_FOLDER / "settled.js").read_text()
 _COOKIES_EVERY_S = 1.0
 _LAUNCH_TIMEOUT_S = 30.0
 _HEAVY = [
@@ -50,59 +54,6 @@ _HEAVY = [
     "*.mp4",
     "*.webm",
 ]
-
-# Counts requests under way, so that "nothing moves" can be told from "waits for an answer".
-_COUNT_REQUESTS = """
-(() => {
-  const open = { n: 0 };
-  Object.defineProperty(window, Symbol.for('switchroom'), { value: open });
-  const fetchWas = window.fetch;
-  if (fetchWas) window.fetch = function (...a) {
-    open.n++;
-    return fetchWas.apply(this, a).finally(() => setTimeout(() => open.n--, 0));
-  };
-  const sendWas = XMLHttpRequest.prototype.send;
-  XMLHttpRequest.prototype.send = function (...a) {
-    open.n++;
-    this.addEventListener('loadend', () => setTimeout(() => open.n--, 0), { once: true });
-    return sendWas.apply(this, a);
-  };
-})();
-"""
-# Settled: loaded, nothing asked for, no change of the document for a while, and some text there. The page's HTML and
-# its cookies come along: each call of the browser costs the driver some milliseconds of CPU.
-_SETTLED = """
-([quiet, most]) => new Promise(done => {
-  const open = window[Symbol.for('switchroom')] || { n: 0 };
-  const begun = performance.now();
-  let moved = begun;
-  const watch = new MutationObserver(() => { moved = performance.now(); });
-  watch.observe(document, { subtree: true, childList: true, characterData: true });
-  const look = () => {
-    const now = performance.now();
-    const loaded = document.readyState === 'complete' || now - begun > 3000;
-    const late = now - begun >= most;
-    const still = loaded && open.n <= 0 && now - moved >= quiet;
-    // Not innerText: that would lay the page out. Any words will do that are no script.
-    if (late || (still && /\\S/.test(text()))) {
-      watch.disconnect();
-      done({ url: location.href, html: document.documentElement.outerHTML, cookie: document.cookie, late });
-    } else setTimeout(look, Math.max(20, Math.min(quiet - (now - moved), 60)));
-  };
-  const text = () => {
-    const body = document.body;
-    if (!body) return '';
-    const walk = document.createTreeWalker(body, NodeFilter.SHOW_TEXT);
-    while (walk.nextNode()) {
-      const above = walk.currentNode.parentElement;
-      if (/\\S/.test(walk.currentNode.data) && !/^(SCRIPT|STYLE|NOSCRIPT|TEMPLATE)$/.test(above ? above.tagName : ''))
-        return 'x';
-    }
-    return '';
-  };
-  look();
-})
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +191,7 @@ class BrowserPool:
     async def new_context(self, cookies: list[Cookie]) -> _Session:
         browser = await self.browser()
         context = await browser.new_context(accept_downloads=False, service_workers="block", bypass_csp=False)
-        await context.add_init_script(_COUNT_REQUESTS)
+        await context.add_init_script(_WATCH)
         session = _Session(context)
         for _ in range(self._pages):
             session.slots.put_nowait(_Slot())
@@ -375,7 +326,8 @@ async def _new_page(context: BrowserContext, *, pictures: bool) -> Page:
 
 async def _dismiss(dialog: Any) -> None:
     try:
-        await dialog.dismiss()
+        # A page that asks whether to leave would stay, and the next one could not be opened.
+        await (dialog.accept() if dialog.type == "beforeunload" else dialog.dismiss())
     except PlaywrightError:
         log.debug("dialog was gone already")
 

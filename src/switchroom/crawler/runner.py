@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from dataclasses import dataclass
 
 import msgspec
 from redis.exceptions import ResponseError
 from yarl import URL
 
-from switchroom.crawler import extract, job_store, login_wall, sites, urls
+from switchroom.crawler import extract, job_store, sites, urls
 from switchroom.crawler.desk import Desk, Work
 from switchroom.crawler.discover import Admission, why_not
 from switchroom.crawler.frontier import Done, Frontier, Step
@@ -20,6 +19,7 @@ from switchroom.crawler.jar import Jar
 from switchroom.crawler.job import Job, JobEvent, JobState, PageRecord, Waiting
 from switchroom.crawler.marks import USE, Choice, Marks
 from switchroom.crawler.output import PageFile, file_name, screenshot_name
+from switchroom.crawler.page import Link
 from switchroom.crawler.patience import patiently, store_is_away
 from switchroom.crawler.plan import known_urls, plan, settle_trust
 from switchroom.crawler.read import Reader, Reading
@@ -27,6 +27,7 @@ from switchroom.crawler.render import RenderSession
 from switchroom.crawler.shelf import Shelf
 from switchroom.crawler.tools import Tools
 from switchroom.crawler.traps import Traps
+from switchroom.crawler.walls import MOST_ALIKE, Walls
 from switchroom.crawler.warc import WarcArchive
 from switchroom.errors import SwitchroomError
 from switchroom.net import OutboundError
@@ -37,8 +38,17 @@ TRIES = 3
 PATIENCE_S = 600.0
 """How long a host that is away altogether is waited for, before its pages count as failed."""
 _AWAY = frozenset({"connect", "timeout", "dns", "status_502", "status_504"})
-_AGAIN = _AWAY | {"protocol", "crashed", "status_429", "status_503"}
-_CONFIRMED_WALLS = 3  # a host's first walls are confirmed by a second look, later ones believed
+_LIMITED = frozenset({"status_429", "status_503"})
+_LIMITED_TRIES = 10
+_AGAIN = (
+    _AWAY
+    | _LIMITED
+    | {"protocol", "crashed", "status_408", "status_425", "status_500"}
+    | {f"status_{code}" for code in range(520, 531)}
+)
+_RETRY_PAUSE_S = 0.5
+_LONG_CHARS = 3000
+"""A page with so much text is no login page, whatever its address and forms."""
 _BEAT_S = 1.0
 
 
@@ -75,12 +85,8 @@ class Crawl:
         self._hosts = tools.hosts
         self._traps = Traps()
         self._admission = Admission(self._roots, self._traps)
-        self._same_body = login_wall.SameBody()
+        self._walls = Walls(tools.store, self._read, wait=job.spec.on_login_wall == "wait")
         self._resumed = False
-        self._walls: dict[str, int] = {}
-        self._last_wall: Waiting | None = None
-        self._lost: Waiting | None = None
-        self._signed_in_pages: deque[str] = deque(maxlen=5)
         self._touched: set[str] = set(job.spec.hosts)
         self._read_here: set[str] = set()  # bounded by `max_pages`
 
@@ -154,10 +160,10 @@ class Crawl:
 
     async def _verdict(self) -> Outcome:
         sizes = await self._book.sizes()
-        if self._lost is not None:
-            return Outcome(JobEvent.WALLED, f"The session for {self._lost.domain} is lost; log in again.", self._lost)
+        if (lost := self._walls.lost) is not None:
+            return Outcome(JobEvent.WALLED, f"The session for {lost.domain} is lost; log in again.", lost)
         if sizes["walled"] and self._spec.on_login_wall == "wait":
-            wall = self._last_wall
+            wall = self._walls.last
             if wall is None:
                 url = (await self._book.walled_urls(1))[0]
                 wall = Waiting(urls.host_of(url), url, "password_form")
@@ -189,7 +195,7 @@ class Crawl:
                 step.counts["requests"] = step.counts.get("requests", 0) + self._requests
                 self._requests = 0
             self._desk.hand_in(work, step)
-            if self._lost is not None:
+            if self._walls.lost is not None:
                 self._desk.stop()
 
     async def _one(self, work: Work) -> Step:
@@ -210,6 +216,9 @@ class Crawl:
                 return await self._walled(work, reading)
             if reading.cause == "logout_link":
                 return self._skipped(work, reading.cause)
+            if reading.cause == "not_found" and self._signed_in(url) and await self._walls.is_hidden(work):
+                reading.wall = "hidden"
+                return await self._walled(work, reading)
             if reading.cause:
                 return await self._unanswered(work, reading.cause, reading.status)
             return await self._good(work, reading)
@@ -249,10 +258,11 @@ class Crawl:
     async def _unanswered(self, work: Work, cause: str, status: int = 0) -> Step:
         """No page came: is it the page, or is the host gone that used to answer? Then it is waited for, for a while."""
         manners = self._hosts.manners(work.url)
-        if cause not in _AWAY or not (manners.answered_before or self._resumed):
-            return self._failed(work, cause, status)
-        if not await self._hosts.is_away(work.url):
-            return self._failed(work, cause, status)
+        away = cause in _AWAY and (manners.answered_before or self._resumed)
+        if not away or not await self._hosts.is_away(work.url):
+            if cause in _AGAIN - _LIMITED and work.tries + 1 < TRIES:
+                await asyncio.sleep(_RETRY_PAUSE_S * 2**work.tries)  # what fails now may not in a moment
+            return self._failed(work, cause, status, tries=_LIMITED_TRIES if cause in _LIMITED else TRIES)
         if manners.is_away() < PATIENCE_S:
             return Step(returned=[work.url], counts={"retried": 1})
         return self._failed(work, cause, status, tries=1)
@@ -279,8 +289,11 @@ class Crawl:
         if final != url and not urls.in_scope(final, self._roots):
             return self._skipped(work, "redirected_out")
         page = reading.page
-        if page is not None and page.password_form and urls.is_login_url(final):
+        if page is not None and page.password_form and urls.is_login_url(final) and len(page.text) < _LONG_CHARS:
             return self._skipped(work, "login_page")
+        if final != url and self._signed_in(url) and await self._walls.leads_away(work, final):
+            reading.wall = "leads_away"
+            return await self._walled(work, reading)
         step = Step()
         if page is not None:
             if page.refresh is not None and why_not(page.refresh, "", self._roots, self._jar) is None:
@@ -289,6 +302,9 @@ class Crawl:
                 admitted, left = self._admission.admit(page.links, work.depth + 1, self._jar)
                 step.links += [link for link in admitted if link[0] not in self._old]
                 step.counts.update(left)
+            if page.canonical is not None and self._spec.mode != "root" and work.depth < self._spec.depth:
+                # It may be linked from nowhere else.
+                step.links += self._admission.admit([Link(page.canonical, "")], work.depth + 1, self._jar)[0]
             if work.depth:  # starts and sitemaps are what somebody listed, not what links make up
                 self._traps.read(url, page.text, work.depth)
                 step.closed = self._traps.take_news()
@@ -299,19 +315,27 @@ class Crawl:
             return self._skipped(work, "duplicate", final)
         host = urls.bare_host(urls.host_of(final))
         before = work.before if final == url else await sites.site_page(self._tools.store, host, final)
-        if before is not None and await self._is_soft_wall(final, text, before, reading):
+        signed_in = self._signed_in(final)
+        if signed_in and before is not None and await self._walls.is_soft(final, text, before, reading):
+            reading.wall = "same_as_anonymous"
             return await self._walled(work, reading)
-        if alike := self._same_body.add(url, text):
-            await self._retract(alike)
-            reading.wall = "same_body"
-            walled = await self._walled(work, reading)
-            walled.walled += [other for other in alike if other not in walled.walled]
-            return walled
+        if alike := self._walls.alike(url, text):
+            return await self._walled_alike(work, reading, "same_body", alike)
+        alike = self._walls.repeated(final, text) if text else []
+        if signed_in and (alike or reading.cookie_cleared) and await self._walls.is_everywhere(work, text):
+            return await self._walled_alike(work, reading, "same_everywhere", alike)
+        if len(alike) > MOST_ALIKE and await self._walls.is_for_any(final, text):
+            return self._skipped(work, "not_a_page")
+        if page is not None and not page.text and not reading.markdown.strip():
+            empty = self._failed(work, "empty", reading.status)
+            empty.add(step)
+            return empty
         if self._spec.mode == "discover":
             found = self._found(work, reading)
             found.add(step)
             return found
         self._keep(work, final, host, before, reading, step)
+        self._walls.good(host, url, text, signed_in=signed_in)
         return step
 
     def _found(self, work: Work, reading: Reading | None = None) -> Step:
@@ -344,9 +368,6 @@ class Crawl:
         self._desk.keep(PageFile(host, record, reading.markdown, reading.screenshot))
         self._read_here.add(final)
         self._touched.add(host)
-        self._walls.pop(host, None)
-        if len(self._jar) and self._jar.header_for(URL(final)):
-            self._signed_in_pages.append(work.url)
         counts = {"fetched": 1, "unchanged" if unchanged else "kept": 1}
         if reading.rendered:
             counts["rendered"] = 1
@@ -363,65 +384,31 @@ class Crawl:
 
     # --- logins ------------------------------------------------------------------------------------------------------
 
-    async def _is_soft_wall(self, final: str, text: str, before: PageRecord, reading: Reading) -> bool:
-        """A page that would replace good content and speaks of a login: is it what anybody gets to see?"""
-        if not login_wall.speaks_of_login(text) or not self._jar.header_for(URL(final)):
-            return False
-        if before.content_hash == extract.content_hash(reading.markdown):
-            return False
-        try:
-            anonymous = await self._read(final, anonymous=True)
-        except OutboundError:
-            return False
-        if anonymous.markdown != reading.markdown:
-            return False
-        reading.wall = "same_as_anonymous"
-        return True
-
     async def _walled(self, work: Work, reading: Reading) -> Step:
-        url = work.url
-        host = urls.bare_host(urls.host_of(url))
-        sign = reading.wall or "password_form"
-        signed_in = bool(self._jar.header_for(URL(url)))
-        seen = self._walls[host] = self._walls.get(host, 0) + 1
-        if seen <= _CONFIRMED_WALLS and sign not in ("same_body", "same_as_anonymous"):
-            again = await self._second_look(url)
-            if again is not None and not again.wall:
-                self._walls[host] -= 1
-                return self._failed(work, again.cause) if again.cause else await self._good(work, again)
-        lost = signed_in and await self._session_lost(url, host, sign)
-        if sign == "status_403" and signed_in and not lost:
-            return self._failed(work, "forbidden", 403)
-        waiting = Waiting(urls.host_of(url), url, sign, session_lost=lost)
-        self._last_wall = waiting
-        told = {"event": "login_wall", "domain": waiting.domain, "url": url, "sign": sign, "session_lost": lost}
-        if lost and self._spec.on_login_wall == "wait":
-            log.warning("session lost", extra={"domain": waiting.domain, "sign": sign})
-            self._lost = waiting
-        return Step(walled=[url], counts={"login_walls": 1}, events=[told])
+        judged = await self._walls.judge(
+            work, reading, signed_in=self._signed_in(work.url), has_cookies=self._has_cookies(work.url)
+        )
+        if isinstance(judged, Reading):
+            return (
+                await self._unanswered(work, judged.cause, judged.status)
+                if judged.cause
+                else await self._good(work, judged)
+            )
+        return judged if judged.walled else self._failed(work, "forbidden", 403)
 
-    async def _second_look(self, url: str) -> Reading | None:
-        try:
-            return await self._read(url)
-        except SwitchroomError as error:
-            log.debug("second look at a login wall failed", extra={"url": url, "code": error.code})
-            return None
+    async def _walled_alike(self, work: Work, reading: Reading, sign: str, alike: list[str]) -> Step:
+        """A wall that others, which were taken for pages, turn out to be as well."""
+        await self._retract(alike)
+        reading.wall = sign
+        walled = await self._walled(work, reading)
+        walled.walled += [other for other in alike if other not in walled.walled]
+        return walled
 
-    async def _session_lost(self, url: str, host: str, sign: str) -> bool:
-        """Whether a wall in spite of cookies means that the session is gone, not just that this page needs more.
+    def _has_cookies(self, url: str) -> bool:
+        return bool(len(self._jar) and self._jar.header_for(URL(url)))
 
-        It is when the site took our cookie away, when the page was good before, or when one that was good a moment ago
-        shows the wall now too.
-        """
-        if sign == "cookie_cleared" or await sites.site_page(self._tools.store, host, url) is not None:
-            return True
-        beside = URL(url).parent
-        known = sorted(self._signed_in_pages, key=lambda page: URL(page).parent != beside)
-        for page in known[:2]:
-            again = await self._second_look(page)
-            if again is not None and again.wall:
-                return True
-        return False
+    def _signed_in(self, url: str) -> bool:
+        return self._has_cookies(url) or self._walls.knew_us(urls.bare_host(urls.host_of(url)))
 
     async def _retract(self, alike: list[str]) -> None:
         """Take out what this job kept for good before the body showed up on too many URLs."""
@@ -459,7 +446,7 @@ class Crawl:
                     self._desk.stop()
                 await self._keep_cookies()
                 if await self._load_cookies():
-                    self._walls.clear()
+                    self._walls.forget()
                     self._admission.forget()
                     again = await self._book.retry_walled()
                     log.info("fresh cookies in a running job", extra={"job_id": self._job.id, "pages_again": again})

@@ -23,7 +23,7 @@ from switchroom.crawler.marks import HostMarks
 from switchroom.crawler.output import LOCAL_PDF, PageFile, change_name, rfc3339_ms
 from switchroom.crawler.sitemap import end_of_day_ms
 from switchroom.crawler.tools import Tools
-from switchroom.knowledge import Document, Library
+from switchroom.knowledge import MAX_TEXT_CHARS, Document, Library
 from switchroom.store import Store, keys
 
 LASTMODS_MS = 14 * 86_400_000
@@ -310,11 +310,12 @@ def _finished(record: PageRecord, before: PageRecord | None, lastmod: str) -> Pa
 
 
 def _document(record: PageRecord, markdown: str) -> Document:
+    """A page as knowledge. The beginning alone of one that is longer than a document may be; its file has all."""
     return Document(
         key=record.url,
         url=record.url,
         title=record.title,
-        text=markdown,
+        text=markdown[:MAX_TEXT_CHARS],
         changed_ms=record.changed_ms or record.fetched_ms,
     )
 

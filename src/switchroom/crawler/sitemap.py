@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import zlib
@@ -14,7 +15,8 @@ import msgspec
 from lxml import etree
 
 from switchroom.crawler import urls
-from switchroom.net import CookieSource, GuardedClient, OutboundError
+from switchroom.crawler.manners import retry_after_s
+from switchroom.net import CookieSource, Fetched, GuardedClient, OutboundError
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,12 @@ MAX_NESTING = 5
 MAX_ENTRIES = 500_000
 
 
+TRIES = 3
+_PAUSE_S = 0.5
+_MAX_PAUSE_S = 30.0
+_INLINE_BYTES = 65_536
+_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
+_BARE_AND = re.compile(rb"&(?!(?:amp|lt|gt|quot|apos|#\d+|#x[0-9a-fA-F]+);)")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _DAY_MS = 86_400_000
 _WEST_MS = 12 * 3_600_000
@@ -54,11 +62,11 @@ async def read_sitemaps(
             continue
         asked.add(address)
         try:
-            async with gate(address):
-                got = await client.fetch(address, cookies=cookies, max_bytes=MAX_BYTES, timeout_s=60)
-            if got.status != 200:
-                raise OutboundError("protocol", f"status {got.status}")
-            nested, entries = parse_sitemap(got.body, got.url)
+            got = await _fetch(client, address, cookies, gate)
+            if len(got.body) <= _INLINE_BYTES:
+                nested, entries = parse_sitemap(got.body, got.url)
+            else:
+                nested, entries = await asyncio.to_thread(parse_sitemap, got.body, got.url)
         except (OutboundError, ValueError) as error:
             log.info("sitemap skipped", extra={"url": address, "cause": str(error)})
             continue
@@ -69,6 +77,31 @@ async def read_sitemaps(
                     return
                 given.add(entry.url)
                 yield entry
+
+
+async def _fetch(
+    client: GuardedClient,
+    address: str,
+    cookies: CookieSource | None,
+    gate: Callable[[str], AbstractAsyncContextManager[None]],
+) -> Fetched:
+    """A sitemap's file; a host that fails is asked again, since with the file all of its pages would be missed."""
+    tries = 0
+    while True:
+        tries += 1
+        pause = _PAUSE_S * 2**tries
+        try:
+            async with gate(address):
+                got = await client.fetch(address, cookies=cookies, max_bytes=MAX_BYTES, timeout_s=60)
+            if got.status == 200:
+                return got
+            if tries == TRIES or (got.status < 500 and got.status not in (408, 429)):
+                raise OutboundError("status", f"status {got.status}")
+            pause = retry_after_s(got.headers.get("Retry-After")) or pause
+        except OutboundError as error:
+            if tries == TRIES or error.cause not in ("connect", "timeout", "protocol", "decode"):
+                raise
+        await asyncio.sleep(min(pause, _MAX_PAUSE_S))
 
 
 def end_of_day_ms(lastmod: str) -> int:
@@ -90,9 +123,11 @@ def parse_sitemap(body: bytes, url: str) -> tuple[list[str], list[Entry]]:
     """
     if body[:2] == b"\x1f\x8b":
         body = _gunzip(body)
+    if body[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        body = _DECLARATION.sub("", body.decode("utf-16", "replace"), count=1).encode()
     head = body[:200].lstrip(b"\xef\xbb\xbf \t\r\n")
     if not head.startswith(b"<"):
-        lines = [line.strip() for line in body.decode("utf-8", "replace").splitlines()]
+        lines = [line.strip() for line in body.decode("utf-8-sig", "replace").splitlines()]
         pages = [
             found for line in lines if line.startswith(("http://", "https://")) and (found := urls.canonical(line))
         ]
@@ -101,6 +136,8 @@ def parse_sitemap(body: bytes, url: str) -> tuple[list[str], list[Entry]]:
         return [], [Entry(page) for page in pages]
     if b"<!DOCTYPE html" in head or head.lower().startswith((b"<!doctype html", b"<html")):
         raise ValueError("an HTML page")
+    if b"&" in body and b"<![CDATA[" not in body:
+        body = _BARE_AND.sub(b"&amp;", body)
     nested: list[str] = []
     entries: list[Entry] = []
     try:

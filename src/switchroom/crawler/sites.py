@@ -38,6 +38,11 @@ async def some_site_pages(store: Store, host: str, wanted: Sequence[str]) -> lis
     return [None if raw is None else _decoder.decode(raw) for raw in found]
 
 
+async def any_pages(store: Store, host: str, count: int) -> list[str]:
+    """Some pages of `host` that were good once, at random."""
+    return [url.decode() for url in await store.call("HRANDFIELD", keys.crawl_site(host), count)]
+
+
 async def keep_site_pages(store: Store, host: str, records: Iterable[PageRecord]) -> None:
     """Remember good readings of pages."""
     fields = [part for record in records for part in (record.url, msgspec.json.encode(record))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import Any
 
 from switchroom.crawler import job_store
@@ -137,9 +138,9 @@ class Jobs:
         except SwitchroomError as error:
             log.error("crawl failed", extra={"job_id": job.id, "code": error.code}, exc_info=error)
             outcome = Outcome(JobEvent.ERROR, error.detail)
-        except Exception:
+        except Exception as error:
             log.exception("crawl failed", extra={"job_id": job.id})
-            outcome = Outcome(JobEvent.ERROR, "The crawler met an error of its own; the log has it.")
+            outcome = Outcome(JobEvent.ERROR, _why(error))
         if outcome is None:
             return
         end = outcome
@@ -158,6 +159,17 @@ class Jobs:
             log.info("crawl ended after it was stopped", extra={"job_id": job.id})
             return
         log.info("crawl ends", extra={"job_id": job.id, "state": str(ended.state)})
+
+
+def _why(error: BaseException) -> str:
+    """What a person can do something about, from the error that ended a crawl."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, SwitchroomError):
+        return error.detail
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"Pages cannot be written to the data folder: {os.strerror(error.errno)}."
+    return "The crawler met an error of its own; the log has it."
 
 
 async def describe(tools: Tools, job: Job) -> dict[str, Any]:
