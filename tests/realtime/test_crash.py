@@ -12,6 +12,7 @@ import pytest_asyncio
 from switchroom.queue import State
 from switchroom.realtime import MediaSettings
 from switchroom.realtime.ears import SpeechParts
+from switchroom.realtime.memory import CallMemory
 from switchroom.store import Blobs, Store
 
 from .test_call import SHORT, WAVS, House, open_house
@@ -40,7 +41,8 @@ async def test_the_caller_comes_back_into_the_same_conversation(house: House) ->
     first = asyncio.ensure_future(house.call(task_id, WAVS[:1], on_event=note, hang_up_after_s=60))
     async with asyncio.timeout(90):
         await asked.wait()  # "Your order number?" was heard
-    await asyncio.sleep(0.3)
+        while (left := await CallMemory(house.store, SHORT, task_id, 0).recall()) is None or left.given is not None:
+            await asyncio.sleep(0.02)  # and that is kept
     dying.cancel()  # as a crash does it: nothing is ended, finalised or handed back
     await asyncio.gather(dying, return_exceptions=True)
     await house.start_media()

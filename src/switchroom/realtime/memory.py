@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import uuid
 
 import msgspec
 from redis.exceptions import ResponseError
 
 from switchroom.engine.events import TurnInput
+from switchroom.engine.journal import Journal
 from switchroom.engine.session import Session
 from switchroom.errors import SwitchroomError
+from switchroom.realtime.call_journal import KEPT_S, CallJournal
 from switchroom.store import Script, Store, keys
 
 log = logging.getLogger(__name__)
 
-KEPT_S = 900
-"""A caller who comes back later than this begins anew."""
-
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True):
-    """`session` is the conversation as it stood before the turn of `given` began; None: no turn was on its way."""
+    """`session` is the conversation as it stood before the turn of `given` began; None: no turn was on its way.
+    `run_id` names the turn, whatever attempt goes on with it."""
 
     session: Session
     given: TurnInput | None = None
+    run_id: str = ""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -39,10 +42,10 @@ return 1
 """)
 
 _FORGET = Script("""
--- KEYS: memory. ARGV: fencing token.
+-- KEYS: memory, turn. ARGV: fencing token.
 local of = redis.call('HGET', KEYS[1], 't')
 if of and tonumber(of) > tonumber(ARGV[1]) then return 0 end
-return redis.call('DEL', KEYS[1])
+return redis.call('DEL', KEYS[1], KEYS[2])
 """)
 
 
@@ -51,19 +54,44 @@ class CallMemory:
 
     def __init__(self, store: Store, flow_id: str, task_id: str, token: int) -> None:
         self._store = store
-        self._key = keys.call_memory(flow_id, task_id)
+        self._places = [keys.call_memory(flow_id, task_id), keys.call_turn(flow_id, task_id)]
         self._token = token
         self._newest: bytes | None = None
+        self._before = b""
+        """What was kept last."""
+        self._turn: tuple[TurnInput, str] | None = None
+        """The turn under way, and its ID."""
+        self._did: dict[str, bytes] = {}
+        """What an earlier attempt did of it."""
 
     def keep(self, session: Session, given: TurnInput | None) -> None:
-        self._newest = _encode(Remembered(session=session, given=given))
+        if given is None:
+            self._turn = None
+        elif self._turn is None or self._turn[0] is not given:
+            self._turn, self._did = (given, str(uuid.uuid4())), {}
+        run_id = self._turn[1] if self._turn is not None else ""
+        self._newest = self._before = _encode(Remembered(session=session, given=given, run_id=run_id))
+
+    def journal(self, session: Session, given: TurnInput) -> Journal:
+        """For the turn of `given`, which was kept just now. Where an earlier attempt began it, `session` becomes as it
+        left it, and the turn goes on."""
+        if self._turn is None or self._turn[0] is not given:
+            return Journal(str(uuid.uuid4()))
+        journal = CallJournal(self._store, self._places, self._token, self._turn[1], lambda: self._before)
+        did, self._did = self._did, {}
+        if did:
+            try:
+                journal.go_on(did, session)
+            except (msgspec.DecodeError, KeyError) as error:
+                log.warning("what an earlier attempt did cannot be read", extra={"error": str(error)})
+        return journal
 
     async def save(self) -> None:
         """Raises `Unavailable`; then the next `save` tries again."""
         newest = self._newest
         if newest is None:
             return
-        if not await self._store.run(_SAVE, keys=[self._key], args=[self._token, newest, KEPT_S]):
+        if not await self._store.run(_SAVE, keys=self._places[:1], args=[self._token, newest, KEPT_S]):
             log.info("a later hold has the call: its conversation stays")
         if self._newest is newest:
             self._newest = None
@@ -71,12 +99,19 @@ class CallMemory:
     async def recall(self) -> Remembered | None:
         """What an earlier attempt left. A store that is away, or a form that this version cannot read: nothing."""
         try:
-            stored = await self._store.call("HGET", self._key, "v")
-            return _decode(stored) if stored is not None else None
+            stored, did = await asyncio.gather(
+                self._store.call("HGET", self._places[0], "v"), self._store.call("HGETALL", self._places[1])
+            )
+            left = _decode(stored) if stored is not None else None
         except (SwitchroomError, ResponseError, msgspec.DecodeError) as error:
             log.warning("an earlier attempt could not be recalled", extra={"error": str(error)})
             return None
+        if left is not None and left.given is not None:
+            fields = {name.decode(): value for name, value in zip(did[::2], did[1::2], strict=True)}
+            self._turn = (left.given, left.run_id or str(uuid.uuid4()))
+            self._did = fields if fields.get("id") == left.run_id.encode() else {}
+        return left
 
     async def forget(self) -> None:
         self._newest = None
-        await self._store.run(_FORGET, keys=[self._key], args=[self._token])
+        await self._store.run(_FORGET, keys=self._places, args=[self._token])

@@ -393,8 +393,10 @@ class MediaWorker:
 
         def bound_to(engine: Engine) -> RunTurn:
             def run_turn(session: Session, given: TurnInput) -> AsyncIterator[EngineEvent]:
+                settings = flow.settings
+                journal = call_log.memory.journal(session, given)
                 return engine.run(
-                    flow.graph, session, given, variables=flow.settings.variables, tools=flow.settings.tools
+                    flow.graph, session, given, variables=settings.variables, tools=settings.tools, journal=journal
                 )
 
             return run_turn

@@ -345,6 +345,11 @@ def call_memory(flow_id: str, task_id: str) -> str:
     return f"sr:{{{flow_id}}}:talk:{task_id}"
 
 
+def call_turn(flow_id: str, task_id: str) -> str:
+    """Hash that expires: what the turn under way of a live call has done (`realtime/call_journal.py`)."""
+    return f"sr:{{{flow_id}}}:talkturn:{task_id}"
+
+
 def phone_transfer(task_id: str) -> str:
     """String with a short life: the number at which a telephone caller goes on."""
     return f"sr:phone-transfer:{task_id}"

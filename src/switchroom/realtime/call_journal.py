@@ -1,0 +1,111 @@
+"""What the turn under way of a live call has done: each finished node, and each side effect inside of one, under the
+hold's fencing token. The next attempt walks the turn again from it, so that no tool is called twice.
+
+A store that is away costs this, and not the call: the turn goes on unkept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from switchroom.engine.journal import Entry, Journal
+from switchroom.engine.session import Session
+from switchroom.errors import Conflict, SwitchroomError
+from switchroom.store import Script, Store
+
+log = logging.getLogger(__name__)
+
+KEPT_S = 900
+"""A caller who comes back later than this begins anew."""
+_WRITE_S = 1.0
+"""The caller waits for a write: a slow store is a store that is away."""
+_STEP, _NOTE = "s:", "n:"
+
+_BEGIN = Script("""
+-- KEYS: memory, turn. ARGV: fencing token, conversation before the turn, seconds to keep it, then the turn's fields.
+local of = redis.call('HGET', KEYS[1], 't')
+if of and tonumber(of) > tonumber(ARGV[1]) then return 0 end
+redis.call('HSET', KEYS[1], 't', ARGV[1], 'v', ARGV[2])
+redis.call('DEL', KEYS[2])
+redis.call('HSET', KEYS[2], unpack(ARGV, 4))
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+redis.call('EXPIRE', KEYS[2], ARGV[3])
+return 1
+""")
+
+_WRITE = Script("""
+-- KEYS: memory, turn. ARGV: fencing token, turn's ID, seconds to keep it, then fields and values.
+local of = redis.call('HGET', KEYS[1], 't')
+if of and tonumber(of) > tonumber(ARGV[1]) then return 0 end
+if redis.call('HGET', KEYS[2], 'id') ~= ARGV[2] then return 1 end
+redis.call('HSET', KEYS[2], unpack(ARGV, 4))
+redis.call('EXPIRE', KEYS[2], ARGV[3])
+return 1
+""")
+
+_encode = msgspec.json.Encoder().encode
+_session = msgspec.json.Decoder(Session).decode
+_entry = msgspec.json.Decoder(Entry).decode
+
+
+class CallJournal(Journal):
+    """One turn's. `before` gives the conversation as it stood before it, to be kept in the same write."""
+
+    def __init__(self, store: Store, places: list[str], token: int, run_id: str, before: Callable[[], bytes]) -> None:
+        super().__init__(run_id)
+        self._store = store
+        self._places = places
+        self._token = token
+        self._before = before
+        self._steps: dict[str, bytes] = {}
+        self._notes: dict[str, bytes] = {}
+
+    def go_on(self, fields: Mapping[str, bytes], session: Session) -> None:
+        """An earlier attempt did this much of the turn; `session` becomes as it left it. Raises `msgspec.DecodeError`
+        for what another version wrote."""
+        stood = _session(fields["session"])
+        stood.loops = msgspec.json.decode(fields["loops"], type=dict[str, int])  # they are counted again on the walk
+        for name in stood.__struct_fields__:
+            setattr(session, name, getattr(stood, name))
+        self._steps = {name[2:]: value for name, value in fields.items() if name.startswith(_STEP)}
+        self._notes = {name[2:]: value for name, value in fields.items() if name.startswith(_NOTE)}
+        self.resumed = True
+
+    async def begin(self, session: Session) -> None:
+        fields = ("id", self.run_id, "session", _encode(session), "loops", _encode(session.loops))
+        await self._write(_BEGIN, self._before(), *fields)
+
+    def done(self, key: str) -> Entry | None:
+        kept = self._steps.get(key)
+        return None if kept is None else _entry(kept)
+
+    def inside(self, key: str) -> list[Entry]:
+        within = (key + "/", key + "#", key + ">")
+        found = [_entry(kept) for place, kept in self._steps.items() if place.startswith(within)]
+        return sorted(found, key=lambda entry: entry.event.at_ms)
+
+    async def commit(self, key: str, entry: Entry, session: Session) -> None:
+        await self._write(_WRITE, self.run_id, _STEP + key, _encode(entry), "session", _encode(session))
+
+    async def once(self, key: str, work: Callable[[], Awaitable[Any]]) -> Any:
+        kept = self._notes.get(key)
+        if kept is not None:
+            return msgspec.json.decode(kept)
+        value = await work()
+        await self._write(_WRITE, self.run_id, _NOTE + key, _encode(value))
+        return value
+
+    async def _write(self, script: Script, about: str | bytes, *fields: str | bytes) -> None:
+        try:
+            async with asyncio.timeout(_WRITE_S):
+                ours = await self._store.run(script, keys=self._places, args=[self._token, about, KEPT_S, *fields])
+        except (SwitchroomError, TimeoutError) as error:
+            log.warning("what a turn did was not kept", extra={"error": str(error)})
+            return
+        if not ours:
+            raise Conflict("A later hold has the call.", code="run_lost")
