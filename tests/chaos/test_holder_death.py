@@ -21,6 +21,8 @@ from switchroom.queue import Queue
 from switchroom.store import Store
 
 async def main(url, owner, lease_ms):
+    print("up", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
     queue = Queue(await Store.connect(url))
     held = []
     while True:
@@ -36,9 +38,20 @@ asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
 
 
 async def start(url: str, owner: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-c", HOLDER, url, owner, str(LEASE_MS), stdout=asyncio.subprocess.PIPE
-    )
+    """A holder that waits for `go`: its own start is not what is measured."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HOLDER, url, owner, str(LEASE_MS),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout
+    assert await process.stdout.readline() == b"up\n"
+    return process
+
+
+async def go(process: asyncio.subprocess.Process) -> None:
+    assert process.stdin
+    process.stdin.write(b"go\n")
+    await process.stdin.drain()
 
 
 async def held_by(process: asyncio.subprocess.Process) -> dict[str, int]:
@@ -57,13 +70,14 @@ async def test_calls_of_a_dead_holder_are_held_again_within_two_leases(tmp_path:
     await queue.configure("line", Rules(lines=CALLS))
     for number in range(CALLS):
         await queue.enqueue("line", NewCall(form={"ID": f"+{number}"}), Rules(lines=CALLS))
-    first = await start(server.url, "first")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
+        first, second = await start(server.url, "first"), await start(server.url, "second")
+        await go(first)
         calls = await held_by(first)
         await asyncio.sleep(0.5)  # it keeps them by heartbeats
         os.kill(first.pid, signal.SIGKILL)
         killed = time.monotonic()
-        second = await start(server.url, "second")
+        await go(second)
         again = await held_by(second)
     seconds = time.monotonic() - killed
     print(f"\nall {CALLS} calls held again after {seconds:.2f} s, lease {LEASE_MS / 1000:g} s")

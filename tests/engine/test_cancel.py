@@ -128,7 +128,7 @@ async def test_closing_a_turn_ends_it_at_once(flows: FlowStore, kind: str) -> No
             took = time.perf_counter() - started
         await models.close()
     # A pause of the shared machine itself is not the turn's.
-    assert took < 0.1 + lag.worst
+    assert took < 0.5 + lag.worst
     assert not [event for event in seen if isinstance(event, NodeFinished) and event.node_id == "n"]
     assert [message.role for message in session.messages] == ["caller"]
 

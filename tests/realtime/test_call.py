@@ -251,7 +251,7 @@ async def test_cancel_ends_a_live_call(house: House) -> None:
     began = time.monotonic()
     report = await placed
     assert report.end_reason == "cancelled" and report.ended_by == "agent"
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 15
     await house.until(task_id, State.ENDED)
     assert (await house.row(task_id)).end_reason == "cancelled"
 

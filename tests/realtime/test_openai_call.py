@@ -90,7 +90,7 @@ async def test_a_whole_call(opened: Open, data_dir: Path) -> None:
         assert len(row.timings) == 4
         for timing in row.timings[1:]:
             assert timing.first_audio_ms is not None and timing.endpoint_ms is not None
-            assert 0 < timing.endpoint_ms < timing.first_audio_ms < 5000
+            assert 0 < timing.endpoint_ms < timing.first_audio_ms < 20_000
         assert row.usage["model"] == "gpt-realtime-2.1" and row.usage["responses"]["count"] == 7
         assert row.usage["responses"]["output_token_details"] == {"text_tokens": 70, "audio_tokens": 140}
 
@@ -132,7 +132,7 @@ async def test_barge_in_and_a_broken_connection_in_one_call(opened: Open) -> Non
     said = [(line.role, line.text) for line in row.transcript]
     opening, answer = row.transcript[0], row.transcript[2]
     assert opening.interrupted and GREETING.startswith(opening.text) and 0 < len(opening.text) < len(GREETING)
-    assert 1000 < opening.end_ms - opening.start_ms < 2600
+    assert 1000 < opening.end_ms - opening.start_ms < 5000
     before = answer.text.removesuffix(" Digit by digit.")
     assert SAYS[1].text.startswith(before) and before != answer.text and not answer.interrupted
     assert said[1] == ("caller", HEARS[0])
@@ -140,7 +140,7 @@ async def test_barge_in_and_a_broken_connection_in_one_call(opened: Open) -> Non
 
     first, second = server.sessions
     (cut,) = first.of_type("conversation.item.truncate")
-    assert abs(cut["audio_end_ms"] - (opening.end_ms - opening.start_ms)) < 150
+    assert abs(cut["audio_end_ms"] - (opening.end_ms - opening.start_ms)) < 300
     told = [event["item"] for event in second.of_type("conversation.item.create")][:3]
     assert [item["content"][0]["text"] for item in told] == [opening.text, HEARS[0], before]
     assert row.usage["responses"]["count"] == 7  # eight were asked for; of the broken one no count came
