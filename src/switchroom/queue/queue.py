@@ -37,7 +37,8 @@ from switchroom.queue.rules import WRAPUP_MS, Rules, stored_hours, stored_rules
 from switchroom.store import Store, keys
 
 IDEMPOTENCY_TTL_S = 24 * 3600
-CLEAR_CHUNK = 1_000
+CLEAR_CHUNK = 200
+"""Calls that one run drops: whoever else asks the store waits for no more than those."""
 CALLER_HUNG_UP = "caller_hung_up"
 """The reason of a `cancel` by which the caller's side says that the caller left."""
 WINDOW_MINUTES = 15

@@ -17,11 +17,10 @@ function verbs.verb(what, id, ...)
   end
 
   if what == 'clear' then
-    local most, ids, gone = first, {}, 0
-    for i, head in ipairs(heads(nil, most)) do ids[i] = head[1] end
+    local found, ids, gone = heads(nil, first), {}, 0
+    for i = 1, min(first, #found) do ids[i] = found[i][1] end
     fetch(ids)
     for _, id in ipairs(ids) do
-      if gone == most then break end
       if move(load(id), 'removed', { reason = 'removed', cause = 'cleared' }) then gone = gone + 1 end
     end
     return { 'ok', gone, pending_count() }
