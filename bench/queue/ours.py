@@ -8,7 +8,6 @@ statistics. `hold` takes calls and works on them for ever.
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
 import time
 from collections.abc import Callable
@@ -43,7 +42,6 @@ async def producing(url: str, count: int, gap_ms: float) -> None:
 async def working(url: str, seen: Callable[[int], None]) -> None:
     queue = Queue(await Store.connect(url))
     await queue.configure(FLOW, RULES)
-    gc.freeze()  # as a role of the product does when it is ready
     print("ready", flush=True)
 
     async def work(owner: str) -> None:

@@ -8,6 +8,7 @@ CLOCK_MONOTONIC is the machine's, so that a job can carry the moment at which it
 """
 
 import asyncio
+import gc
 import os
 import sys
 import time
@@ -77,6 +78,7 @@ def main(producing, working):
 
     role, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     url = f"redis://127.0.0.1:{port}"
+    gc.freeze()  # as our roles do when they are ready; for all, so that no peer's tail is the collector's
     if role == "produce":
         uvloop.run(producing(url, count, float(sys.argv[4])))
     else:
