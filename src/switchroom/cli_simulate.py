@@ -64,8 +64,7 @@ def simulate_command(
             scenarios = [one for one in scenarios if only.lower() in one.name.lower()]
         if not scenarios:
             raise typer.BadParameter("no scenario has such a name", param_hint="--only")
-        if record is not None:
-            record.mkdir(parents=True, exist_ok=True)
+        _writable(record, junit)
         server_url = Client(server, api_key).server
         try:
             outcomes = uvloop.run(simulate(server_url, scenarios, api_key=api_key, parallel=parallel, record=record))
@@ -80,6 +79,20 @@ def simulate_command(
         _show(outcomes)
     if not all(one.passed for one in outcomes):
         raise typer.Exit(EXIT_DIFFERENT)
+
+
+def _writable(record: Path | None, junit: Path | None) -> None:
+    """Known before the first call, and not after the last."""
+    try:
+        option = "--record"
+        if record is not None:
+            record.mkdir(parents=True, exist_ok=True)
+        option = "--junit"
+        if junit is not None:
+            junit.parent.mkdir(parents=True, exist_ok=True)
+            junit.write_bytes(b"")
+    except OSError as error:
+        raise typer.BadParameter(f"{error.filename}: {error.strerror}", param_hint=option) from error
 
 
 def _show(outcomes: Sequence[Outcome]) -> None:

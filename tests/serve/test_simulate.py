@@ -10,6 +10,10 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner
+
+from switchroom.cli import app
+
 sys.path.insert(0, str(Path(__file__).parent))
 from running import COMMAND, ROOT, environment, serving
 
@@ -83,7 +87,10 @@ def test_what_is_wrong_with_a_file_is_named(tmp_path: Path) -> None:
     for text, words in (
         ("steps: [{say: a, press: '1'}]", "call.yaml: steps.0: name exactly one of say"),
         ("steps: [{say: a, expect: {within_ms: soon}}]", "steps.0.expect.within_ms: must be a duration"),
-        ("steps: [{sy: a}]", "steps.0.sy: Extra inputs"),
+        ("steps: [{sy: a}]", "steps.0.sy: is not known here"),
+        ("steps: [{say: a, expect: {says: [b, '/[/']}}]", "steps.0.expect.says.1: /[/ is no regular expression"),
+        ("{steps: [{say: a}], expect: {fields: {order: '/(/'}}}", "expect.fields.order: /(/ is no regular"),
+        ("", "call.yaml: must be a mapping"),
         ("steps: [{say: a, expect: {silent_within_ms: 1}}]", "needs barge_in_after_ms"),
         ("scenarios: [{steps: []}]", "scenarios.0.steps"),
         ("scenarios: 3", "must be a list"),
@@ -97,5 +104,14 @@ def test_what_is_wrong_with_a_file_is_named(tmp_path: Path) -> None:
         else:
             raise AssertionError(text)
     file.write_text("steps: [{listen: true}]")
-    done = simulate(str(file))
-    assert done.returncode == 2 and "'call' names no flow" in " ".join(done.stderr.replace("│", " ").split())
+    done = CliRunner().invoke(app, ["simulate", str(file)])
+    assert done.exit_code == 2 and "'call' names no flow" in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_nobody_there_and_nowhere_to_write(tmp_path: Path) -> None:
+    file = tmp_path / "call.yaml"
+    file.write_text("{flow: a, steps: [{say: a}]}")
+    called = CliRunner().invoke(app, ["simulate", str(file), "--server", "http://127.0.0.1:9"])
+    assert called.exit_code == 4 and "cannot be reached" in called.stderr
+    called = CliRunner().invoke(app, ["simulate", str(file), "--junit", str(file / "report.xml")])
+    assert called.exit_code == 2 and "--junit" in called.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from switchroom.errors import BadInput, Fault
 
@@ -32,8 +32,22 @@ def _several(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _pattern(wanted: str) -> str | None:
+    """The regular expression of a text between slashes."""
+    return wanted[1:-1] if len(wanted) > 2 and wanted.startswith("/") and wanted.endswith("/") else None
+
+
+def _findable(value: Any) -> Any:
+    if isinstance(value, str) and (pattern := _pattern(value)) is not None:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{value} is no regular expression: {error}") from error
+    return value
+
+
 Milliseconds = Annotated[float, BeforeValidator(_milliseconds), Field(ge=0, le=600_000)]
-Words = Annotated[list[str], BeforeValidator(_several)]
+Words = Annotated[list[Annotated[str, AfterValidator(_findable)]], BeforeValidator(_several)]
 """Each must be found, in any case; between slashes it is a regular expression."""
 
 
@@ -104,7 +118,7 @@ class CallExpected(_Model):
     """Nodes (labels or IDs) that the flow went through, in this order; others may lie between."""
     never: list[str] = []
     """Nodes that it must not go through."""
-    fields: dict[str, Any] = {}
+    fields: dict[str, Annotated[Any, AfterValidator(_findable)]] = {}
     """Members of the flow's state at the end, by dotted path: `order`, `crm.tier`. A string between slashes is a
     regular expression."""
     says: Words = []
@@ -161,7 +175,8 @@ def load_scenarios(path: Path) -> list[Scenario]:
             prefix = f"scenarios.{number}." if several else ""
             for fault in error.errors(include_url=False):
                 where = prefix + ".".join(str(part) for part in fault["loc"])
-                faults.append(Fault(f"{path.name}: {where}: {fault['msg'].removeprefix('Value error, ')}", where))
+                place = f"{path.name}: {where}" if where else path.name
+                faults.append(Fault(f"{place}: {_said(fault['type'], fault['msg'])}", where))
             continue
         name = scenario.name or (f"{path.stem} {number + 1}" if several else path.stem)
         steps = [_placed(step, path.parent) for step in scenario.steps]
@@ -171,12 +186,21 @@ def load_scenarios(path: Path) -> list[Scenario]:
     return found
 
 
+def _said(kind: str, message: str) -> str:
+    """A fault in the words of somebody who writes YAML."""
+    if kind == "extra_forbidden":
+        return "is not known here (docs/simulate.md has what is)"
+    if kind == "model_type":
+        return "must be a mapping: a scenario has `steps`"
+    return message.removeprefix("Value error, ")
+
+
 def _placed(step: Step, folder: Path) -> Step:
     return step if step.audio is None else step.model_copy(update={"audio": folder / step.audio})
 
 
 def matches(wanted: str, text: str) -> bool:
     """Whether a text holds what a scenario expects."""
-    if len(wanted) > 2 and wanted.startswith("/") and wanted.endswith("/"):
-        return re.search(wanted[1:-1], text, re.IGNORECASE) is not None
+    if (pattern := _pattern(wanted)) is not None:
+        return re.search(pattern, text, re.IGNORECASE) is not None
     return " ".join(wanted.lower().split()) in " ".join(text.lower().split())

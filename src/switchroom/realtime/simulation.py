@@ -63,14 +63,15 @@ async def simulate(
 ) -> list[Outcome]:
     """Plays scenarios, `parallel` at a time; `record` is a folder for a stereo WAV of each.
 
-    Raises `BadInput` for an audio file that cannot be read, `Unavailable` where something is to be spoken and no voice
-    is installed. What goes wrong in one call is its outcome.
+    Raises `BadInput` for an audio file that cannot be read, `Unavailable` where no server answers, or something is
+    to be spoken and no voice is installed. What goes wrong in one call is its outcome.
     """
-    speech = await _speech(scenarios)
     gate = asyncio.Semaphore(parallel)
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     timeout = aiohttp.ClientTimeout(total=_HTTP_S)
     async with aiohttp.ClientSession(server_url.rstrip("/"), headers=headers, timeout=timeout) as http:
+        await _reach(http)
+        speech = await _speech(scenarios)
 
         async def one(scenario: Scenario, spoken: dict[int, Samples]) -> Outcome:
             outcome = Outcome(name=scenario.name)
@@ -85,6 +86,14 @@ async def simulate(
             return outcome
 
         return list(await asyncio.gather(*(one(*pair) for pair in zip(scenarios, speech, strict=True))))
+
+
+async def _reach(http: aiohttp.ClientSession) -> None:
+    try:
+        async with http.get("/healthz"):
+            pass  # whatever it says: somebody is there, and each call has its own answer
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise Unavailable(f"the server cannot be reached: {error or type(error).__name__}") from error
 
 
 async def _speech(scenarios: Sequence[Scenario]) -> list[dict[int, Samples]]:
