@@ -278,6 +278,31 @@ async def test_a_kiosk_that_comes_back_too_late_is_fenced_out(client: TestClient
     await second.hear("state", state="ended")
 
 
+async def test_another_kiosk_goes_on_with_the_conversation(client: TestClient, parts: Services) -> None:
+    first = await connect(client, "first")
+    task = await enqueue(parts)
+    await first.hear("offer")
+    await first.say("accept", taskId=task)
+    await first.turn()
+    await first.say("question", text="I have a question about my invoice.")
+    said, _ = await first.turn()
+    await first.socket.close()  # and never comes back
+    second = await connect(client, "second")
+    offer = await second.hear("offer")
+    assert (offer["taskId"], offer["attempt"], offer["state"]["topic"]) == (task, 2, "INVOICE")
+    await second.say("accept", taskId=task)
+    again, end = await second.turn()
+    assert again["text"] == f"Sorry, we were cut off. {said['text']}" and end["outcome"] == "await_input"
+    await second.say("question", text="My order number is four one seven two.")
+    answer, _ = await second.turn()
+    assert "4 1 7 2" in answer["text"]  # of the invoice, and no greeting again
+    await second.say("complete", taskId=task)
+    await second.hear("state", state="ended")
+    rows = {row.attempt: row for row in await parts.executions.find("line", task)}
+    assert [line.role for line in rows[2].transcript] == ["agent", "caller", "agent"]
+    assert rows[2].transcript[0].text == again["text"]
+
+
 @pytest.mark.parametrize("parts", [20_000], indirect=True)
 async def test_who_leaves_with_an_offer_gives_it_back_at_once(client: TestClient, parts: Services) -> None:
     kiosk = await connect(client, "first")

@@ -179,6 +179,8 @@ class Kiosk:
                 continue
             for held in found:
                 call = self._calls[held.task_id] = KioskCall(self._tools, self._flow, held, self._tell)
+                if held.attempt > 1:
+                    await call.recall()
                 await self._tell(call.offer())
 
     async def _wait_claim(self) -> list[Held]:
@@ -204,6 +206,7 @@ class Kiosk:
             return await self._tell(Lost(task_id=task_id, state=error.state or "", reason=error.end_reason or ""))
         call = self._calls[task_id] = KioskCall(self._tools, self._flow, held, self._tell)
         if not call.live:
+            await call.recall()
             return await self._tell(call.offer())
         await call.resume()
         return await self._tell(Changed(task_id=task_id, state=State.LIVE))

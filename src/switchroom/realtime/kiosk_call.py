@@ -7,15 +7,18 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, Literal
 
 import msgspec
 
 from switchroom.engine import Engine, Flow, Message, Session
-from switchroom.engine.events import Event, NodeFinished, TurnEnded, TurnFailed, TurnInput
+from switchroom.engine.events import Event, NodeFinished, Token, TurnEnded, TurnFailed, TurnInput
+from switchroom.errors import SwitchroomError
 from switchroom.queue import Call, Feed, Held, Queue, State
 from switchroom.realtime.handover import context_id, handed_state
+from switchroom.realtime.memory import CallMemory, Remembered
+from switchroom.realtime.talk_settings import TalkSettings
 from switchroom.records import Executions
 from switchroom.records.model import Execution, ExecutionState, Utterance
 from switchroom.store import Store, keys
@@ -89,12 +92,17 @@ Told = Offered | Changed | Lost | Piece | Paused | Resumed
 Tell = Callable[[Told], Awaitable[None]]
 
 
+Outcome = Literal["await_input", "finished", "stopped"]
+"""As a turn ends."""
+
+
 class _Memory(msgspec.Struct, kw_only=True):
-    """What another process needs to go on with the call."""
+    """What another process needs to go on with the call. `outcome` is how the last turn ended."""
 
     session: Session
     execution_id: str
     turn: int
+    outcome: Outcome = "await_input"
 
 
 _encode = msgspec.json.Encoder().encode
@@ -118,6 +126,10 @@ class KioskCall:
         self._mark = 0
         self._words = ""
         self._running: asyncio.Task[None] | None = None
+        self._outcome: Outcome = "await_input"
+        self._left: Remembered | None = None
+        """Of an attempt before this one."""
+        self._memory = CallMemory(tools.store, flow.id, call.task_id, held.token)
         self._session = Session(
             session_id=context_id(call),
             realtime=True,
@@ -133,12 +145,39 @@ class KioskCall:
     def offer(self) -> Offered:
         return Offered(held=self.held, state=self._session.state, session_id=self._session.session_id)
 
+    async def recall(self) -> None:
+        """Before it is offered: where an earlier attempt talked with the caller already, this one goes on with it."""
+        try:
+            stored = await self._tools.store.call("GET", self._key)
+            before = _decode(stored) if stored is not None else None
+        except (SwitchroomError, msgspec.DecodeError) as error:
+            log.warning("an earlier attempt could not be recalled", extra={"error": str(error)})
+            return
+        if before is None or before.session.session_id == self._session.session_id:
+            return
+        left = await self._memory.recall() or Remembered(session=before.session)
+        session = left.session
+        if not session.started:
+            return  # it was cut off in the opening: that begins anew
+        session.session_id = self._session.session_id
+        self._session, self._left, self._outcome = session, left, before.outcome
+
     async def begin(self) -> None:
-        """The call is live: the flow speaks first, or answers the form's question."""
+        """The call is live: the flow speaks first, or answers the form's question. Where the call was cut off, the
+        agent says so, and goes on with the turn that was under way, or says its last words again."""
         self.live = True
         self._began_ms = _now_ms()
         await self._tools.executions.begin(self._record)
-        self._start(TurnInput(kind="start"))
+        left, self._left = self._left, None
+        if left is None:
+            self._start(TurnInput(kind="start"))
+            return
+        given, messages = left.given, left.session.messages
+        resume = self._flow.settings.voice.resume_text
+        words = [TalkSettings().resume_text if resume is None else resume]
+        if given is None and messages and messages[-1].role == "agent":
+            words.append(messages[-1].text)
+        self._start(given, " ".join(words).strip())
 
     async def resume(self) -> None:
         """Goes on with what an earlier connection left."""
@@ -149,7 +188,8 @@ class KioskCall:
             return
         memory = _decode(stored)
         if memory.session.session_id != self._session.session_id:
-            return  # of an earlier attempt: this one begins anew
+            await self.recall()  # of an earlier attempt: cut off before this one kept its first turn
+            return
         self._session, self._turn = memory.session, memory.turn
         record = await self._tools.executions.get(memory.execution_id)
         if record is not None:
@@ -188,33 +228,55 @@ class KioskCall:
         self._record.final_state = self._session.state
         await self._tools.executions.finish(self._record, state)
         await self._tools.store.call("DEL", self._key)
+        await self._memory.forget()
 
     @property
     def _key(self) -> str:
         return keys.kiosk_call(self._flow.id, self.task_id)
 
-    def _start(self, given: TurnInput) -> None:
+    def _start(self, given: TurnInput | None, first: str = "") -> None:
+        """`first`: words of ours before the turn's; without a turn they are all."""
         self._turn += 1
         self._mark = len(self._session.messages)
-        self._words = given.text or (_question(self._session.form) if given.kind == "start" else "")
+        self._words = ""
+        if given is not None:
+            self._words = given.text or (_question(self._session.form) if given.kind == "start" else "")
         if self._words:
             self._line("caller", self._words)
-        self._running = asyncio.create_task(self._run(given, self._turn), name=f"kiosk-turn-{self.task_id}")
+        self._running = asyncio.create_task(self._run(given, self._turn, first), name=f"kiosk-turn-{self.task_id}")
 
-    async def _run(self, given: TurnInput, turn: int) -> None:
-        flow = self._flow
+    async def _events(self, given: TurnInput | None, first: str) -> AsyncGenerator[Event, None]:
+        if first:
+            self._line("agent", first)
+            yield Token(node_id=str(self._session.state.get("active_agent_id") or ""), text=first + " " * bool(given))
+        if given is None:
+            yield TurnEnded(outcome=self._outcome, text="")
+            return
+        session, flow = self._session, self._flow
+        self._memory.keep(session, given)
+        running = self._tools.engine.run(
+            flow.graph,
+            session,
+            given,
+            variables=flow.settings.variables,
+            tools=flow.settings.tools,
+            journal=self._memory.journal(session, given),
+        )
+        async with contextlib.aclosing(running):
+            async for event in running:
+                yield event
+
+    async def _run(self, given: TurnInput | None, turn: int, first: str) -> None:
         try:
-            settings = flow.settings
-            events = self._tools.engine.run(
-                flow.graph, self._session, given, variables=settings.variables, tools=settings.tools
-            )
-            async with contextlib.aclosing(events):
+            async with contextlib.aclosing(self._events(given, first)) as events:
                 async for event in events:
                     if isinstance(event, NodeFinished):
                         self._node(event)
                     elif isinstance(event, TurnEnded | TurnFailed):
-                        if isinstance(event, TurnEnded) and event.text:
-                            self._line("agent", event.text)
+                        if isinstance(event, TurnEnded):
+                            self._outcome = event.outcome
+                            if event.text:
+                                self._line("agent", event.text)
                         # Kept before it is told: who was told of the end and loses the connection finds it so.
                         await asyncio.shield(self._keep())
                     agent = self._session.state.get("active_agent_id")
@@ -234,8 +296,10 @@ class KioskCall:
 
     async def _keep(self) -> None:
         self._record.final_state = self._session.state
-        memory = _Memory(session=self._session, execution_id=self._record.id, turn=self._turn)
+        memory = _Memory(session=self._session, execution_id=self._record.id, turn=self._turn, outcome=self._outcome)
         await self._tools.store.call("SET", self._key, _encode(memory), "EX", _KEPT_S)
+        self._memory.keep(self._session, None)
+        await self._memory.save()
         await self._tools.executions.save(self._record)
 
     def _node(self, event: NodeFinished) -> None:
