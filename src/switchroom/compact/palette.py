@@ -54,4 +54,4 @@ def kind_of(name: str, type_: str) -> tuple[str | None, bool]:
     if by_name is not None:
         return by_name, realtime
     by_type, realtime_type = _resolve(type_) if type_ else (None, False)
-    return by_type, realtime_type or (by_type is not None and realtime)
+    return by_type, by_type is not None and (realtime or realtime_type)

@@ -126,7 +126,7 @@ def _read(canvas: Canvas, kind: Literal["text", "realtime"] | None) -> Reading:
         anchors = data.get("outputAnchors")
         outputs[node_id] = anchors if isinstance(anchors, list) else []
     edges = _edges(canvas, nodes, outputs, dropped, faults)
-    _aim_loops(nodes, edges)
+    _aim_loops(nodes, edges, faults)
     ordered = tuple(sorted(edges, key=lambda edge: (edge[0], str(edge[1]).zfill(8), edge[2])))
     graph = CompactGraph(
         v=VERSION,
@@ -227,7 +227,7 @@ def _port(raw: dict[str, Any], node: Node, anchors: list[Any]) -> int | str | No
     return None
 
 
-def _aim_loops(nodes: dict[str, Node], edges: dict[Edge, str]) -> None:
+def _aim_loops(nodes: dict[str, Node], edges: dict[Edge, str], faults: list[tuple[str, Fault]]) -> None:
     """A Loop names its target as `<nodeId>-<label>`, or, in some hands, by an edge out of the Loop."""
     for node in [node for node in nodes.values() if node.kind == "loop"]:
         named = node.inputs.get("to")
@@ -240,8 +240,14 @@ def _aim_loops(nodes: dict[str, Node], edges: dict[Edge, str]) -> None:
                 target = named[:cut] if named[:cut] in nodes else None
             target = target or named
         elif out:
-            target = out[0][2]
+            target = min(edge[2] for edge in out)  # in whatever order they stand
             for edge in out:
-                del edges[edge]
+                at = edges.pop(edge)
+                if edge[2] != target:
+                    label = node.label or node.id
+                    text = (
+                        f"More than one edge leaves the Loop `{label}`, which goes back to one node: remove this one."
+                    )
+                    faults.append(("error", Fault(text, at)))
         if target is not None:
             nodes[node.id] = msgspec.structs.replace(node, inputs={**node.inputs, "to": target})
