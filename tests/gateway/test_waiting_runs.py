@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -69,13 +70,18 @@ async def test_a_tool_waits_for_consent_over_two_processes(make_services: MakeSe
         async with process(make_services, aiohttp_client, server) as client:
             await save(client, node("s", "startAgentflow"), node("a", "agentAgentflow", agentTools=tools, **MODEL))
             body = await (await client.post(URL, json={"question": "six times seven", "chatId": "c"})).json()
-            assert body["action"]["data"]["nodeId"] == "a"
+            assert (body["action"]["data"]["nodeId"], body["state"], body["resumesAt"]) == ("a", "STOPPED", None)
             assert body["text"] == 'a wants to call `calculator` with `{"input":"6*7"}`. Proceed?'
             assert await records(client) == [("STOPPED", [("s", "FINISHED"), ("a", "STOPPED")])]
         async with process(make_services, aiohttp_client, server) as client:
             answer = {"chatId": "c", "humanInput": {"type": "proceed", "startNodeId": "a"}}
             body = await (await client.post(URL, json=answer)).json()
-            assert (body["text"], body["action"], len(server.requests)) == ("It is 42", None, 2)
+            assert (body["text"], body["action"], body["state"], len(server.requests)) == (
+                "It is 42",
+                None,
+                "FINISHED",
+                2,
+            )
             assert await records(client) == [("FINISHED", [("s", "FINISHED"), ("a", "FINISHED")])]
             # New words instead of an answer end the run that waits.
             for question in ("again", "something else"):
@@ -106,3 +112,13 @@ async def test_uploads_reach_the_model(make_services: MakeServices, aiohttp_clie
         problem = await reply.json()
         assert (reply.status, problem["code"]) == (415, "upload_not_supported")
         assert "`accepts` of the provider `openai`" in problem["detail"]
+
+
+async def test_a_run_that_waits_for_a_time_says_until_when(make_services: MakeServices, aiohttp_client: Client) -> None:
+    client = await aiohttp_client(build_gateway(make_services(turn_timeout_s=30.0)))
+    start = node("s", "startAgentflow", startInputType="chatInput")
+    await save(client, start, node("w", "waitAgentflow", waitAmount=2, waitUnit="days"))
+    body = await (await client.post(URL, json={"question": "later"})).json()
+    left = datetime.fromisoformat(body["resumesAt"]) - datetime.now(UTC)
+    assert (body["state"], body["text"], body["action"]) == ("STOPPED", "", None)
+    assert timedelta(days=1, hours=23) < left <= timedelta(days=2)

@@ -16,13 +16,13 @@ from switchroom.gateway.operation import operation
 from switchroom.gateway.overrides import override
 from switchroom.gateway.prediction_stream import stream
 from switchroom.gateway.public import allow_origin, chat_flow, take_turn
-from switchroom.gateway.reply import as_shape, json_reply
+from switchroom.gateway.reply import as_shape, json_reply, rfc3339
 from switchroom.gateway.services import services
 from switchroom.gateway.trace import executed_data
 from switchroom.gateway.turns import TURNS, Turn
 from switchroom.gateway.uploads import Upload, multipart_body, read_uploads
 from switchroom.http_problems import read_json, too_large
-from switchroom.records import Execution
+from switchroom.records import Execution, ExecutionState
 
 _SESSION_ID = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
 
@@ -50,6 +50,8 @@ class HumanInput(msgspec.Struct, rename="camel", omit_defaults=True):
 
 
 class Answer(msgspec.Struct, rename="camel", kw_only=True):
+    """`state` is that of the run: `STOPPED` waits for a person (`action`), or goes on by itself at `resumesAt`."""
+
     text: str
     question: str
     chat_id: str
@@ -60,6 +62,8 @@ class Answer(msgspec.Struct, rename="camel", kw_only=True):
     source_documents: list[dict[str, Any]]
     ignored: list[str]
     action: dict[str, Any] | None = None
+    state: ExecutionState
+    resumes_at: str | None = None
 
 
 def routes() -> list[web.RouteDef]:
@@ -150,6 +154,8 @@ def answer_of(turn: Turn, question: Question) -> Answer:
         source_documents=_sources(turn.execution),
         ignored=turn.overridden.ignored,
         action=_action(turn),
+        state=turn.state,
+        resumes_at=rfc3339(turn.ended.resumes_ms) if turn.ended is not None else None,
     )
 
 
