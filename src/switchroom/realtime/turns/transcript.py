@@ -10,13 +10,15 @@ import re
 _DANGLING = frozenset(
     """a an the this these my your our his her their its and but or so because if when while that which who whose
     to of for with at in on from by into than as like about my i we they he she is's am were um uh er erm hmm mm
-    please can could would should will my""".split()  # noqa: SIM905
+    please can could would should will my well""".split()  # noqa: SIM905
 )
-_COMPLETE_ALONE = frozenset("please this that these can could would should will so am is's she he we they".split())  # noqa: SIM905
+_COMPLETE_ALONE = frozenset("please this that these can could would should will so am is's she he we they well".split())  # noqa: SIM905
 """Words that also end a whole sentence: they hang only where nothing came before, or a comma follows."""
 _NAMED = frozenset(
     "number name address code reference email mail phone question problem order ticket want need".split()  # noqa: SIM905
 )
+_HELLO = re.compile(r"(?:(?:yes|so|oh|well)\W+)?(?:hello|hi|hey|good (?:morning|afternoon|evening|day))(?: there)?\W*")
+"""Who only greets has not said yet why he calls."""
 _SUBORDINATE = frozenset("if when after before once unless although while".split())  # noqa: SIM905
 _SUBJECTS = frozenset("i you he she it we they the my your his her our their this that there".split())  # noqa: SIM905
 _CLAUSE_WORDS = range(4, 9)
@@ -30,12 +32,12 @@ _DIGIT_WORDS = frozenset("zero oh one two three four five six seven eight nine d
 
 def hangs(said: str) -> bool:
     """Whether these words sound unfinished: they end with a word that another must follow (`my`, `and`), a comma, a
-    hesitation, `my number is`, a clause that only leads to another (`if you can find it`), or a digit or three (numbers
-    are said in groups)."""
+    hesitation, `my number is`, a bare greeting, a clause that only leads to another (`if you can find it`), or a digit
+    or three (numbers are said in groups)."""
     text = said.strip()
     if text.endswith("?") or not text:
         return False
-    if text.endswith((",", "-", "–", "—", "...", "…")):
+    if text.endswith((",", "-", "–", "—", "...", "…")) or _HELLO.fullmatch(text.casefold()):
         return True
     words = _WORD.findall(text.casefold())
     if not words:
