@@ -110,8 +110,8 @@ async def test_type_and_settings_are_kept_through_changes(
     assert (chat["public"], chat["onDisconnect"]) == (False, "cancel")
     assert {name: value for name, value in flow["settings"].items() if name not in ("chat", "pipeline")} == {
         "lines": 2, "duplicates": "reject", "maxAttempts": 3, "protected": False, "variables": {}, "cap": 100_000,
-        "serviceLevelS": 20, "shortAbandonS": 5, "wrapupS": 0, "retryDelayS": 0, "refuseBackoffS": 5, "relaxAfterS": [],
-        "openingHours": None, "statsDays": 400,
+        "serviceLevelS": 20, "shortAbandonS": 5, "wrapupS": 0, "retryDelayS": 0, "refuseBackoffS": 5, "maxWaitS": 0,
+        "relaxAfterS": [], "openingHours": None, "statsDays": 400,
     }  # fmt: skip
     assert (await parts.queue.status("line")).lines == 2
 

@@ -315,6 +315,42 @@ async def test_verbs(parts: Services, line: TestClient) -> None:
     assert (await verb("clear", []))[0] == 400
 
 
+async def test_a_waiting_call_is_changed(line: TestClient) -> None:
+    async def change(**body: Any) -> tuple[int, dict[str, Any]]:
+        reply = await line.post(f"{BASE}/change", json=body)
+        return reply.status, await reply.json()
+
+    first, second = await task_of(line, "a"), await task_of(line, "b")
+    assert await change(taskId=second, priority=5) == (
+        200,
+        {"taskId": second, "state": "pending", "position": 1, "estimatedWaitSeconds": 0},
+    )
+    at = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    assert await change(taskId=first, notBefore=at) == (200, {"taskId": first, "state": "scheduled"})
+    status, body = await change(taskId=first, notBefore=None, expiresAt="2090-01-01T00:00:00Z")
+    assert (status, body["state"], body["position"]) == (200, "pending", 2)
+    task = await (await line.get(f"{BASE}/status", params={"taskId": first})).json()
+    assert task["expiresAt"] == "2090-01-01T00:00:00.000Z"
+    assert [one["detail"] for one in task["history"]][1:] == [
+        f"notBefore {at}",
+        "notBefore now, expiresAt 2090-01-01T00:00:00Z",
+    ]
+    for wrong, pointer in (
+        ({}, "/taskId"),
+        ({"taskId": first}, ""),
+        ({"taskId": first, "priority": "high"}, "/priority"),
+        ({"taskId": first, "priority": 5_000}, "/priority"),
+        ({"taskId": first, "notBefore": "soon"}, "/notBefore"),
+        ({"taskId": first, "expires": None}, "/expires"),
+        ({"taskId": first, "notBefore": at, "expiresAt": "2020-01-01T00:00:00Z"}, "/expiresAt"),
+    ):
+        status, body = await change(**wrong)
+        assert (status, body["errors"][0]["pointer"]) == (400, pointer), body
+    assert (await change(taskId="flowise-no", priority=1))[0] == 404
+    await line.post(f"{BASE}/cancel", json={"taskId": first})
+    assert (await change(taskId=first, priority=1))[0] == 409
+
+
 async def test_callback_is_scheduled(line: TestClient) -> None:
     at = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     status, body = await enqueue(line, {"form": {"ID": "1"}, "notBefore": at})

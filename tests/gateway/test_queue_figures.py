@@ -123,6 +123,7 @@ async def test_opening_hours_are_set_shown_and_kept_to(line: TestClient) -> None
         {"openingHours": {"timezone": "UTC", "weekly": {"mon": [["8", "9"]]}}},
         {"relaxAfterS": [0]},
         {"retryDelayS": -1},
+        {"maxWaitS": -1},
         {"wrapupS": "soon"},
     ],
 )

@@ -10,7 +10,13 @@ from switchroom.queue.transitions import TRANSITIONS, Event, next_state
 ALLOWED = {
     None: {"enqueued": "pending", "scheduled": "scheduled", "requeued": "pending"},
     "scheduled": {"due": "pending", "cancelled": "ended", "removed": "ended", "expired": "ended"},
-    "pending": {"claimed": "offered", "cancelled": "ended", "removed": "ended", "expired": "ended"},
+    "pending": {
+        "claimed": "offered",
+        "postponed": "scheduled",
+        "cancelled": "ended",
+        "removed": "ended",
+        "expired": "ended",
+    },
     "offered": {
         "answered": "live",
         "released": "pending",

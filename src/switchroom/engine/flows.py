@@ -37,8 +37,9 @@ class FlowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Of the queue: `cap` most calls waiting (0: no bound); a call answered within `service_level_s` is in time; a caller
     who leaves within `short_abandon_s` does not count against that; after a call its line stays busy for `wrapup_s`;
     after a failed attempt a call waits `retry_delay_s`; a refused call is not offered to the same holder for
-    `refuse_backoff_s`, doubling; after each of `relax_after_s` a waiting call needs one skill less; nothing is handed
-    out outside `opening_hours` (None: always open); a day's figures are kept for `stats_days`.
+    `refuse_backoff_s`, doubling; a call that names no `expiresAt` does after waiting for `max_wait_s` (0: never); after
+    each of `relax_after_s` a waiting call needs one skill less; nothing is handed out outside `opening_hours` (None:
+    always open); a day's figures are kept for `stats_days`.
     """
 
     duplicates: Literal["join", "reject", "allow"] = "join"
@@ -57,6 +58,7 @@ class FlowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     wrapup_s: int = 0
     retry_delay_s: int = 0
     refuse_backoff_s: int = 5
+    max_wait_s: int = 0
     relax_after_s: list[int] = []
     opening_hours: OpeningHours | None = None
     stats_days: int = 400
@@ -71,6 +73,7 @@ class FlowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             ("wrapup_s", self.wrapup_s, 0, 3_600),
             ("retry_delay_s", self.retry_delay_s, 0, 86_400),
             ("refuse_backoff_s", self.refuse_backoff_s, 0, 300),
+            ("max_wait_s", self.max_wait_s, 0, 7 * 86_400),
             ("relax_after_s", len(self.relax_after_s), 0, 32),
             *(("relax_after_s", after_s, 1, 86_400) for after_s in self.relax_after_s),
             ("stats_days", self.stats_days, 1, 3_660),

@@ -33,6 +33,7 @@ from switchroom.gateway import (
     palette,
     prediction,
     queue,
+    queue_change,
     queue_events,
     queue_figures,
     realtime_v1,
@@ -85,6 +86,7 @@ def build_gateway(parts: Services) -> web.Application:
     app.cleanup_ctx.append(_background)
     voice = (
         queue,
+        queue_change,
         queue_events,
         holding,
         kiosk,

@@ -51,6 +51,7 @@ class SettingsBody(msgspec.Struct, rename="camel", omit_defaults=True, forbid_un
     wrapup_s: Annotated[int, msgspec.Meta(ge=0, le=3_600)] | msgspec.UnsetType = msgspec.UNSET
     retry_delay_s: Annotated[int, msgspec.Meta(ge=0, le=86_400)] | msgspec.UnsetType = msgspec.UNSET
     refuse_backoff_s: Annotated[int, msgspec.Meta(ge=0, le=300)] | msgspec.UnsetType = msgspec.UNSET
+    max_wait_s: Annotated[int, msgspec.Meta(ge=0, le=604_800)] | msgspec.UnsetType = msgspec.UNSET
     relax_after_s: (
         Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=86_400)]], msgspec.Meta(max_length=32)] | msgspec.UnsetType
     ) = msgspec.UNSET
@@ -88,6 +89,7 @@ class SettingsView(msgspec.Struct, rename="camel"):
     wrapup_s: int
     retry_delay_s: int
     refuse_backoff_s: int
+    max_wait_s: int
     relax_after_s: list[int]
     opening_hours: OpeningHours | None
     stats_days: int

@@ -88,6 +88,7 @@ def rules_of(flow: Flow) -> Rules:
         rest_ms=settings.wrapup_s * 1000,
         retry_delay_ms=settings.retry_delay_s * 1000,
         refuse_backoff_ms=settings.refuse_backoff_s * 1000,
+        max_wait_ms=settings.max_wait_s * 1000,
         relax_after_s=tuple(settings.relax_after_s),
         stats_days=settings.stats_days,
         hours=settings.opening_hours,

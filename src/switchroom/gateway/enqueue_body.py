@@ -68,8 +68,8 @@ def parse(body: object, idempotency_key: str | None, guard: Guard) -> NewCall:
         faults.append(Fault("must be an object", "/state"))
     priority = _integer(body, "priority", -MAX_PRIORITY, MAX_PRIORITY, faults)
     attempts = _integer(body, "maxAttempts", 1, MAX_ATTEMPTS, faults)
-    not_before = _time(body, "notBefore", faults)
-    expires = _time(body, "expiresAt", faults)
+    not_before = moment(body.get("notBefore"), "/notBefore", faults)
+    expires = moment(body.get("expiresAt"), "/expiresAt", faults)
     if not_before and expires and expires <= not_before:
         faults.append(Fault("must be later than notBefore", "/expiresAt"))
     skills = _skills(body.get("skills"), faults)
@@ -79,8 +79,7 @@ def parse(body: object, idempotency_key: str | None, guard: Guard) -> NewCall:
         0 < len(idempotency_key) <= MAX_KEY and idempotency_key.isascii() and idempotency_key.isprintable()
     ):
         faults.append(Fault(f"must be 1 to {MAX_KEY} printable ASCII characters", "/header/Idempotency-Key"))
-    if faults:
-        raise BadInput("; ".join(f"{fault.pointer or 'body'} {fault.detail}" for fault in faults), faults=faults)
+    refuse_faults(faults)
     digest = ""
     if idempotency_key is not None:
         digest = hashlib.sha256(_canonical.encode(dict(body) | {"form": form})).hexdigest()
@@ -97,6 +96,12 @@ def parse(body: object, idempotency_key: str | None, guard: Guard) -> NewCall:
         idempotency_key=idempotency_key,
         payload_digest=digest,
     )
+
+
+def refuse_faults(faults: list[Fault]) -> None:
+    """Raises `BadInput` with all that was found, if anything was."""
+    if faults:
+        raise BadInput("; ".join(f"{fault.pointer or 'body'} {fault.detail}" for fault in faults), faults=faults)
 
 
 def _form(form: object, faults: list[Fault]) -> dict[str, Any]:
@@ -154,8 +159,8 @@ def _integer(body: dict[str, Any], name: str, lowest: int, highest: int, faults:
     return value
 
 
-def _time(body: dict[str, Any], name: str, faults: list[Fault]) -> int | None:
-    value = body.get(name)
+def moment(value: object, pointer: str, faults: list[Fault]) -> int | None:
+    """An RFC 3339 time in Unix milliseconds; None, with a fault unless it is None, for what is no such time."""
     if value is None:
         return None
     # Letters in either case (RFC 3339, 5.6); Python knows no leap second: it is the moment one second after :59.
@@ -167,7 +172,7 @@ def _time(body: dict[str, Any], name: str, faults: list[Fault]) -> int | None:
             return max(1, int(at.timestamp() * 1000) + 1_000 * leap)
         except (ValueError, OverflowError):
             pass
-    faults.append(Fault("must be an RFC 3339 time with an offset, such as 2026-11-21T10:00:00Z", f"/{name}"))
+    faults.append(Fault("must be an RFC 3339 time with an offset, such as 2026-11-21T10:00:00Z", pointer))
     return None
 
 

@@ -2,6 +2,7 @@
 
 from switchroom.queue.answers import (
     Accepted,
+    Changed,
     Detail,
     Figures,
     Finished,
@@ -23,6 +24,7 @@ __all__ = [
     "UNITY",
     "Accepted",
     "Call",
+    "Changed",
     "Detail",
     "EndReason",
     "Feed",

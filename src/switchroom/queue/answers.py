@@ -50,6 +50,15 @@ class Detail(msgspec.Struct, frozen=True, kw_only=True):
     overtaken: bool = False
 
 
+class Changed(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that waits, after a change; `position` is 0 where it is scheduled."""
+
+    state: State
+    position: int
+    estimate_ms: int
+    overtaken: bool
+
+
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """A line of the status: a held or a waiting call."""
 

@@ -10,7 +10,21 @@ from switchroom.store import Library
 
 _FOLDER = resources.files("switchroom.queue") / "lua"
 _SHARED = ("base", "line", "figures", "record", "wake", "time")
-_VERBS = ("call", "claim", "dead", "enqueue", "hold", "join", "requeue", "stats", "status", "tick", "unwait", "verb")
+_VERBS = (
+    "call",
+    "change",
+    "claim",
+    "dead",
+    "enqueue",
+    "hold",
+    "join",
+    "requeue",
+    "stats",
+    "status",
+    "tick",
+    "unwait",
+    "verb",
+)
 
 
 def _source() -> str:

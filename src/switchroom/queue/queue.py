@@ -18,7 +18,7 @@ import msgspec
 from switchroom.errors import Conflict, NotFound, TooMany, Unprocessable
 from switchroom.hours import OpeningHours
 from switchroom.ids import new_uuid
-from switchroom.queue.answers import Accepted, Detail, Figures, Row, StaleRules, Statistics, Status
+from switchroom.queue.answers import Accepted, Changed, Detail, Figures, Row, StaleRules, Statistics, Status
 from switchroom.queue.codec import (
     decode_call,
     decode_history,
@@ -158,6 +158,32 @@ class Queue(Holding):
             removed += int(count)
             if not count or not left:
                 return removed
+
+    async def change(
+        self,
+        flow_id: str,
+        task_id: str,
+        *,
+        priority: int | None = None,
+        not_before_ms: int | None = None,
+        expires_at_ms: int | None = None,
+        detail: str = "",
+    ) -> Changed:
+        """Changes a call that waits; what is None stays. `not_before_ms` 0 is now, `expires_at_ms` 0 never; `detail`
+        stands in its history. It keeps its order of arrival within its priority.
+
+        Raises `NotFound`, or `Conflict` (code `wrong_state`) for one that is held or has ended.
+        """
+        given = ["" if value is None else value for value in (priority, not_before_ms, expires_at_ms)]
+        reply = await self._run("change", flow_id, task_id, *given, detail)
+        match reply[0]:
+            case b"unknown":
+                raise NotFound(f"no call {task_id} in this flow", code="unknown_task")
+            case b"conflict":
+                raise Conflict(f"the call {task_id} is {reply[1].decode()}: it cannot change", code="wrong_state")
+        return Changed(
+            state=State(reply[1].decode()), position=reply[2], estimate_ms=reply[3], overtaken=bool(reply[4])
+        )
 
     # --- dead letters ------------------------------------------------------------------------------------------
 

@@ -23,7 +23,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     calls waiting (0: no bound). `service_level_ms`: a call answered within it counts as in time. `short_abandon_ms`: a
     caller who leaves before does not count against the service level. `rest_ms`: how long a line and its holder stay
     busy after a call. `retry_delay_ms`: how long a call waits after an attempt that failed. `refuse_backoff_ms`: how
-    long a refused call is not offered to the same holder, doubling. `relax_after_s`: after each of these seconds a
+    long a refused call is not offered to the same holder, doubling. `max_wait_ms`: a call that names no `expires_at_ms`
+    expires when its caller has waited so long (0: never). `relax_after_s`: after each of these seconds a
     waiting call needs one skill less, the last of its list first. `stats_days`: how long a day's figures are kept.
     """
 
@@ -36,6 +37,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     rest_ms: int = 0
     retry_delay_ms: int = 0
     refuse_backoff_ms: int = 5_000
+    max_wait_ms: int = 0
     relax_after_s: tuple[int, ...] = ()
     stats_days: int = 400
     hours: OpeningHours | None = None
@@ -51,6 +53,7 @@ def stored_rules(rules: Rules, now_ms: int) -> list[str | int]:
         "wrap_ms", rules.rest_ms,
         "retry_ms", rules.retry_delay_ms,
         "backoff_ms", rules.refuse_backoff_ms,
+        "max_wait_ms", rules.max_wait_ms,
         "relax", ",".join(str(after_s) for after_s in sorted(rules.relax_after_s)),
         "days", rules.stats_days,
     ]  # fmt: skip

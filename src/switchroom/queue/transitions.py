@@ -46,6 +46,8 @@ TRANSITIONS: MappingProxyType[tuple[State | None, Event], State] = MappingProxyT
         (State.SCHEDULED, Event.REMOVED): State.ENDED,
         (State.SCHEDULED, Event.EXPIRED): State.ENDED,
         (State.PENDING, Event.CLAIMED): State.OFFERED,
+        # asked for at a later time
+        (State.PENDING, Event.POSTPONED): State.SCHEDULED,
         (State.PENDING, Event.CANCELLED): State.ENDED,
         (State.PENDING, Event.REMOVED): State.ENDED,
         (State.PENDING, Event.EXPIRED): State.ENDED,

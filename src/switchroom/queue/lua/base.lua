@@ -59,7 +59,7 @@ end
 
 -- The flow's settings, read once a run at most.
 local NAMES = { 'lines', 'enabled', 'aht_ms', 'sl_ms', 'open', 'hooks', 'short_ms', 'wrap_ms', 'retry_ms', 'relax',
-  'backoff_ms', 'tz_ms', 'days', 'minute' }
+  'backoff_ms', 'tz_ms', 'days', 'minute', 'max_wait_ms' }
 local function word(name)
   if not settings then
     settings = {}
@@ -89,6 +89,12 @@ local function opening()
     end
   end
   return false, 0
+end
+
+-- A caller waits from the time asked for, or from the opening, not from the enqueue.
+local function waits_from(at)
+  local open, opens = opening()
+  return open and at or max(at, opens)
 end
 
 local function hands_out() return conf('enabled', 1) == 1 and opening() end

@@ -113,6 +113,12 @@ local function tell_change(c, event, state, previous, owner, more)
   return alike.line
 end
 
+-- Of something that changes no state.
+local function keep_in_history(c, line)
+  local past = c.f[PAST] or ''
+  put(c, PAST, past == '' and line or past .. ',' .. line)
+end
+
 -- The outbox holds only what a webhook may want (a run that touches no call with a callback URL, in a flow without
 -- endpoints, writes none), and is emptied by whoever turned an entry into messages: unlike the event stream it never
 -- forgets by length.
@@ -247,6 +253,17 @@ local function move(c, event, more)
   local after = step(c, event, more)
   if after then save(c) end
   return after
+end
+
+-- The place of a pending call as it is told, its estimate in ms, and whether it was overtaken.
+local function tell_place(c)
+  local rank = get(c, PRIORITY)
+  local place, overtaken, told = tell(ahead(order(rank, c.f[SEQUENCE])) + 1, rank, get(c, TOLD))
+  if told ~= '' then
+    put(c, TOLD, told)
+    write(c)
+  end
+  return place, estimate(place), overtaken
 end
 
 -- Is this hold still the call's? Every write of a holder passes here: an older token (a number) is refused.

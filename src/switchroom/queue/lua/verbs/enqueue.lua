@@ -20,13 +20,7 @@ function verbs.enqueue(id, caller, payload, priority, not_before, expires, most,
   local function answer(how, c)
     local reply = { c.id, c.f[STATE], waiting or pending_count(), 0, 0, 0 }
     if c.f[STATE] == 'pending' then
-      local rank = get(c, PRIORITY)
-      local place, overtaken, told = tell(ahead(order(rank, c.f[SEQUENCE])) + 1, rank, get(c, TOLD))
-      if told ~= '' then
-        put(c, TOLD, told)
-        write(c)
-      end
-      reply[4], reply[5], reply[6] = place, estimate(place), overtaken
+      reply[4], reply[5], reply[6] = tell_place(c)
     end
     if known_key ~= '' then call('SET', key, pack({ digest, how == 'joined', reply }), 'EX', key_s) end
     return { how, unpack(reply) }
@@ -52,10 +46,9 @@ function verbs.enqueue(id, caller, payload, priority, not_before, expires, most,
   waiting = pending_count()
   if cap > 0 and waiting + look('ZCARD', K .. 'scheduled') >= cap then return { 'full' } end
 
-  -- A caller waits from the time asked for, or from the opening, not from the enqueue.
-  local since = max(now, not_before)
-  local open, opens = opening()
-  if not open then since = max(since, opens) end
+  local since = waits_from(max(now, not_before))
+  local longest_ms = conf('max_wait_ms', 0)
+  if expires == 0 and longest_ms > 0 then expires = since + longest_ms end
   local sequence = call('HINCRBY', K .. 'conf', 'seq', 1)
   local c = create(id, caller, priority, sequence, need, expires, most, hook, since, payload)
   if not_before > 0 then put(c, NOT_BEFORE, not_before) end

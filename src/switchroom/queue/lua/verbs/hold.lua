@@ -26,8 +26,7 @@ function verbs.hold(what, id, owner, token, ...)
     if not after then move(c, 'cancelled', { reason = first, detail = second, cause = 'hung_up' }) end
   elseif what == 'note' then -- something that changes no state: it stands between the changes, in their order
     if state ~= 'live' then return lost() end
-    local line, past = tell_change(c, first, state, state, owner, { detail = second }), get(c, PAST)
-    put(c, PAST, past == '' and line or past .. ',' .. line)
+    keep_in_history(c, tell_change(c, first, state, state, owner, { detail = second }))
     write(c)
   elseif what == 'release' then
     if not move(c, 'released', { cause = first, detail = second }) then return lost() end
