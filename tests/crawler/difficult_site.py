@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import uuid
 import zlib
 from collections import Counter
+from urllib.parse import urlencode
 
 from aiohttp import web
 
@@ -27,6 +29,16 @@ EXPECTED: dict[str, tuple[str, str]] = {
     "orphan": KEPT,
     "nested-orphan": KEPT,
     "text-sitemap": KEPT,
+    "utf16-sitemap": KEPT,
+    "bare-and?a=1&b=2": KEPT,
+    "flaky-sitemap": KEPT,
+    "only-canonical": KEPT,
+    "names-canonical": KEPT,
+    "frames": KEPT,
+    "frame": KEPT,
+    "back/slash": KEPT,
+    "session?page=2": KEPT,
+    "shop": KEPT,
     # redirects
     "hop0": KEPT,
     "loop": ("failed", "redirect_loop"),
@@ -37,6 +49,8 @@ EXPECTED: dict[str, tuple[str, str]] = {
     "inward": ("failed", "address_refused"),
     "refreshed": KEPT,
     "refresh-target": KEPT,
+    "refresh-header": KEPT,
+    "refresh-header-target": KEPT,
     # one page, several addresses
     "dup": KEPT,
     "dup?x=1": ("skipped", "duplicate"),
@@ -52,9 +66,12 @@ EXPECTED: dict[str, tuple[str, str]] = {
     "pdf-as-html": KEPT,
     "data.bin/x": ("failed", "unsupported_type"),
     "notes.txt": KEPT,
+    "no-media-type": KEPT,
+    "x-gzip": KEPT,
     # documents
     "report.pdf": KEPT,
     "locked.pdf": ("failed", "pdf_encrypted"),
+    "late.pdf": KEPT,
     "scanned.pdf": ("failed", "pdf_without_text"),
     "torn.pdf": ("failed", "pdf_broken"),
     # size and time
@@ -62,9 +79,12 @@ EXPECTED: dict[str, tuple[str, str]] = {
     "big-declared": ("failed", "too_large"),
     "bomb": ("failed", "too_large"),
     "slow": KEPT,
+    "long": KEPT,
+    "footer": KEPT,
     "empty": ("failed", "empty"),
     # hosts in trouble
     "flaky": KEPT,
+    "broken-once": KEPT,
     "busy": KEPT,
     "overloaded": KEPT,
     "always-torn": ("failed", "connect"),
@@ -87,7 +107,21 @@ EXPECTED: dict[str, tuple[str, str]] = {
     "base/page": KEPT,
     "base/linked": KEPT,
 }
-JAVASCRIPT = {"js-only": KEPT, "js-linked": KEPT}
+JAVASCRIPT = {
+    "js-only": KEPT,
+    "js-linked": KEPT,
+    "js-closed-shadow": KEPT,
+    "js-in-shadow": KEPT,
+    "js-scrolls": KEPT,
+    "js-far-down": KEPT,
+    "js-routes": KEPT,
+    "js-routes#/prices": KEPT,
+    "js-late": KEPT,
+    "js-stays": KEPT,
+    "js-menu": KEPT,
+    "js-by-menu": KEPT,
+    "js-framed": KEPT,
+}
 NEVER = ("/logout", "/bye", "/account/delete?id=7", "/robots-says-no/x", "/archive.zip")
 """Addresses that must not be asked for by somebody who is signed in, or at all."""
 
@@ -134,6 +168,10 @@ def build() -> web.Application:
 def _home() -> web.Response:
     linked = [path for path in EXPECTED if path not in _UNLINKED]
     links = "".join(f'<li><a href="/{path}{_tracking(path)}">{path}</a></li>' for path in linked)
+    token = uuid.uuid4().hex
+    links += (
+        f'<li><a href="\\back\\slash">b</a> <a href="/session;jsessionid={token}?page=2&amp;sid={token}">s</a></li>'
+    )
     traps = '<a href="/calendar/2026/1">Calendar</a> <a href="/sorted?sort=1">Sorted</a>'
     ways_out = (
         '<a href="/logout">Log out</a> <a href="/bye"><img src="/x.png" alt="Sign out"></a> '
@@ -146,7 +184,16 @@ def _tracking(path: str) -> str:
     return "" if "?" in path else "?utm_source=home"
 
 
-_UNLINKED = {"", "orphan", "nested-orphan", "text-sitemap", "refresh-target", "base/linked"}
+_UNLINKED = {
+    "", "orphan", "nested-orphan", "text-sitemap", "utf16-sitemap", "bare-and?a=1&b=2", "flaky-sitemap",
+    "only-canonical", "frame", "refresh-target", "refresh-header-target", "base/linked", "back/slash", "session?page=2",
+}  # fmt: skip
+_FILTERS = {
+    "color": ("red", "blue", "green"),
+    "size": ("s", "m", "l"),
+    "brand": ("a", "b", "c"),
+    "stock": ("yes", "no"),
+}
 
 
 async def _answer(request: web.Request) -> web.StreamResponse:
@@ -164,10 +211,10 @@ async def _answer(request: web.Request) -> web.StreamResponse:
         return html("Calendar", f"<p>{year}-{month}: nothing is planned in this month.</p>{ahead}")
     match path:
         case "/robots.txt":
-            maps = f"Sitemap: {request.url.origin()}/maps/index.xml\nSitemap: {request.url.origin()}/maps/list.txt"
+            maps = f"Sitemap: /maps/index.xml\nSitemap: {request.url.origin()}/maps/list.txt"
             return web.Response(text=f"User-agent: *\nDisallow: /robots-says-no/\n{maps}\n")
         case "/maps/index.xml":
-            names = ("one.xml.gz", "gone.xml", "two.xml", "index.xml")
+            names = ("one.xml.gz", "gone.xml", "two.xml", "index.xml", "utf16.xml", "flaky.xml")
             nested = "".join(f"<sitemap><loc>/maps/{name}</loc></sitemap>" for name in names)
             return web.Response(text=f"<sitemapindex>{nested}</sitemapindex>", content_type="application/xml")
         case "/maps/two.xml":
@@ -176,7 +223,15 @@ async def _answer(request: web.Request) -> web.StreamResponse:
         case "/maps/three.xml":
             return web.Response(text="<urlset><url><loc>/nested-orphan</loc></url></urlset>", content_type="text/xml")
         case "/maps/list.txt":
-            return web.Response(text=f"{request.url.origin()}/text-sitemap\n")
+            return web.Response(text=f"\ufeff{request.url.origin()}/text-sitemap\n")
+        case "/maps/utf16.xml":
+            text = "<?xml version='1.0' encoding='UTF-16'?><urlset><url><loc>/utf16-sitemap</loc></url></urlset>"
+            return web.Response(body=text.encode("utf-16"), content_type="text/xml")
+        case "/maps/flaky.xml":
+            if hits[path] < 2:
+                raise web.HTTPServiceUnavailable
+            found = "<url><loc>/flaky-sitemap</loc></url><url><loc>/bare-and?a=1&b=2</loc></url>"
+            return web.Response(text=f"<urlset>{found}</urlset>", content_type="text/xml")
         case "/maps/one.xml.gz":
             body = b"<urlset><url><loc>/orphan</loc><lastmod>2026-01-01</lastmod></url></urlset>"
             return web.Response(body=gzip.compress(body), content_type="application/gzip")
@@ -191,7 +246,14 @@ async def _answer(request: web.Request) -> web.StreamResponse:
             return _redirect("/logout")
         case "/account/delete":
             return html("Deleted", "<p>Your account is gone.</p>")
-    return _redirects(request) or _kinds(request) or await _troubles(request) or html(path.strip("/"), words(path))
+    return (
+        _redirects(request)
+        or _shapes(request)
+        or _kinds(request)
+        or _scripts(request)
+        or await _troubles(request)
+        or html(path.strip("/"), words(path))
+    )
 
 
 def _redirect(target: str, status: int = 302) -> web.Response:
@@ -272,11 +334,84 @@ def _kinds(request: web.Request) -> web.Response | None:
             given = b"%PDF-1.7\nand nothing of use", "application/pdf"
         case "/empty":
             given = b"", "text/html"
-        case "/js-only":
-            text = json.dumps(words("/js-only") + '<a href="/js-linked">more</a>')
-            script = f"setTimeout(() => document.getElementById('app').innerHTML = {text}, 30)"
-            given = f"<title>App</title><div id=app></div><script>{script}</script>".encode(), "text/html"
+        case "/late.pdf":
+            given = b"\r\n\r\n" + pdf("Late, but there."), "application/pdf"
+        case "/no-media-type":
+            given = words(request.path).encode(), "text"
+        case "/long":
+            given = f"<p>{'as long as that ' * 140_000}</p>".encode(), "text/html"
+        case "/footer":
+            given = f"<footer>{words(request.path)}</footer>".encode(), "text/html"
+        case "/frames":
+            given = b"<html><head><title>F</title></head><frameset><frame src='/frame'></frameset></html>", "text/html"
     return None if given is None else web.Response(body=given[0], headers={"Content-Type": given[1]})
+
+
+def _shapes(request: web.Request) -> web.Response | None:
+    path = request.path
+    match path:
+        case "/names-canonical":
+            return html("A", words(path), "<link rel=canonical href='/only-canonical'>")
+        case "/refresh-header":
+            answer = html("A", words(path))
+            answer.headers["Refresh"] = "0; url=/refresh-header-target"
+            return answer
+        case "/x-gzip":
+            body = gzip.compress(f"<title>X</title>{words(path)}".encode())
+            return web.Response(body=body, headers={"Content-Encoding": "x-gzip", "Content-Type": "text/html"})
+        case "/shop":
+            # Every filter can be put upon every other: 255 lists of the same things.
+            more = [{**request.query, name: value} for name, values in _FILTERS.items() for value in values]
+            links = "".join(f'<a href="/shop?{urlencode(one)}">{one}</a> ' for one in more)
+            return html("Shop", f"<p>A kettle, a lamp, a chair and some thirty other things that we sell.</p>{links}")
+    return None
+
+
+def _scripts(request: web.Request) -> web.Response | None:
+    """Pages of JavaScript. Each says in its own way what `words` says."""
+    path = request.path
+    said = json.dumps(words(path) * 2)
+    shell, body = "<div id=app></div>", ""
+    match path:
+        case "/js-only":
+            links = "".join(f'<a href="/{linked}">{linked}</a> ' for linked in _LINKED_BY_SCRIPTS)
+            body = f"setTimeout(() => app.innerHTML = {said} + {json.dumps(links)}, 30)"
+        case "/js-closed-shadow":
+            inside = json.dumps(words(path) * 2 + "<a href=/js-in-shadow>in</a>")
+            body = f"app.attachShadow({{mode: 'closed'}}).innerHTML = {inside}"
+        case "/js-scrolls":
+            body = (
+                f"app.innerHTML = {said}; const more = n => {{ const one = document.createElement('div');"
+                "one.style.height = '900px'; one.textContent = 'Entry ' + n + ' of the list';"
+                "if (n === 5) one.innerHTML += '<a href=/js-far-down>far down</a>'; app.append(one);"
+                "if (n < 5) new IntersectionObserver((seen, watch) => { if (seen[0].isIntersecting) {"
+                "watch.disconnect(); more(n + 1); } }).observe(one); }; more(1)"
+            )
+        case "/js-routes":
+            body = (
+                f"const show = () => app.innerHTML = {said} + 'Route ' + location.hash"
+                ' + \'<a href="#/prices">Prices</a><a href="#top">Top</a>\';'
+                "addEventListener('hashchange', show); show()"
+            )
+        case "/js-late":
+            body = f"app.textContent = 'Loading…'; setTimeout(() => app.innerHTML = {said}, 900)"
+        case "/js-stays":
+            body = f"app.innerHTML = {said}; alert('x'); onbeforeunload = () => 'stay'"
+        case "/js-menu":
+            shell = words(path) * 5 + "<nav id=app></nav>"
+            body = "app.innerHTML = '<a href=/js-by-menu>by the menu</a>'"
+        case "/js-framed":
+            shell = f"<header>{'<p>What stands on every page of ours.</p>' * 12}</header><div id=app></div>"
+            body = f"app.innerHTML = {said}"
+        case _:
+            return None
+    text = f"<title>App</title>{shell}<script>const app = document.getElementById('app'); {body}</script>"
+    return web.Response(text=text, content_type="text/html")
+
+
+_LINKED_BY_SCRIPTS = (
+    "js-linked", "js-stays", "js-closed-shadow", "js-scrolls", "js-routes", "js-late", "js-menu", "js-framed",
+)  # fmt: skip
 
 
 async def _troubles(request: web.Request) -> web.StreamResponse | None:
@@ -290,6 +425,8 @@ async def _troubles(request: web.Request) -> web.StreamResponse | None:
             return web.Response()
         case "/busy" if hits[path] < 2:
             return web.Response(status=429, headers={"Retry-After": "1"})
+        case "/broken-once" if hits[path] < 2:
+            return web.Response(status=500)
         case "/overloaded" if hits[path] < 2:
             return web.Response(status=503, headers={"Retry-After": "0"})
         case "/slow":

@@ -322,7 +322,8 @@ class Crawl:
         if alike := self._walls.alike(url, text):
             return await self._walled_alike(work, reading, "same_body", alike)
         alike = self._walls.repeated(final, text) if text else []
-        if signed_in and (alike or reading.cookie_cleared) and await self._walls.is_everywhere(work, text):
+        surely = reading.cookie_cleared or len(alike) > MOST_ALIKE
+        if signed_in and (alike or surely) and await self._walls.is_everywhere(work, text, surely=surely):
             return await self._walled_alike(work, reading, "same_everywhere", alike)
         if len(alike) > MOST_ALIKE and await self._walls.is_for_any(final, text):
             return self._skipped(work, "not_a_page")

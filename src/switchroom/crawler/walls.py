@@ -55,7 +55,8 @@ class Walls:
         self._same_body = login_wall.SameBody(MOST_ALIKE)
         self._texts: OrderedDict[bytes, list[str]] = OrderedDict()
         self._for_any: dict[bytes, bool] = {}
-        self._fine_until = 0.0
+        self._fine_until = 0.0  # nothing was found amiss with pages that were good, less than a second ago
+        self._other_until = 0.0
         self.last: Waiting | None = None
         self.lost: Waiting | None = None
 
@@ -102,17 +103,18 @@ class Walls:
         """Whether a page is not found because the session is lost: others are not found now either."""
         return await self._are_gone(work.url, work.url)
 
-    async def is_everywhere(self, work: Work, text: str) -> bool:
-        """Whether pages that said something else a moment ago show this very text now."""
+    async def is_everywhere(self, work: Work, text: str, *, surely: bool) -> bool:
+        """Whether a page that said something else a moment ago shows this very text now; asked once a second at most,
+        unless there is more reason (`surely`)."""
         now = time.monotonic()
         others = {page for page, said in self._signed_in_pages if said != _digest(text)}
         for page in [page for page in self._beside(work.url) if page != work.url and page in others][:1]:
-            if now < self._fine_until:
+            if now < self._other_until and not surely:
                 break
             again = await self._once_more(page)
             if again is not None and again.page is not None and again.page.text == text:
                 return True
-            self._fine_until = now + _FINE_S
+            self._other_until = now + _FINE_S
         return False
 
     async def is_for_any(self, url: str, text: str) -> bool:
@@ -179,24 +181,30 @@ class Walls:
         return False
 
     async def _are_gone(self, url: str, final: str) -> bool:
-        """Whether pages that were good before, a moment ago if there are such, lead to `final` or are not found now."""
+        """Whether a page that was good a moment ago leads to `final` or is not found now. Where none is known of this
+        run, some of earlier ones tell, if they agree."""
         now = time.monotonic()
         if now < self._fine_until:
             return False
-        known = self._beside(url)
-        if not known:
+        known = recent = self._beside(url)
+        if not recent:
             host = urls.bare_host(urls.host_of(url))
             known = await sites.any_pages(self._store, host, _PROBES + 2)
-        looked = 0
+        gone = 0
         for page in [page for page in known if page not in (url, final)][:_PROBES]:
             again = await self._once_more(page)
             if again is None:
                 continue
-            if not (again.wall or again.cause == "not_found" or again.url == final != page):
-                self._fine_until = now + _FINE_S
-                return False
-            looked += 1
-        return looked > 0
+            if again.wall or again.cause == "not_found" or again.url == final != page:
+                gone += 1
+                if recent:
+                    return True
+            elif not recent:
+                gone = 0
+                break
+        if not gone:
+            self._fine_until = now + _FINE_S
+        return gone > 0
 
     def _beside(self, url: str) -> list[str]:
         """Pages that were good a moment ago, those of the same folder first."""
