@@ -36,6 +36,9 @@ class Unity:
         self.ids: list[str] = []
         self.secret = ""
         self.answers: list[Any] = []
+        self.first_answers: dict[str, Any] = {}
+        """What the first offer of a caller's call is answered."""
+        self.heard_at: list[float] = []
         self._came = asyncio.Condition()
 
     async def take(self, request: web.Request) -> web.Response:
@@ -46,8 +49,11 @@ class Unity:
         async with self._came:
             self.ids.append(request.headers["webhook-id"])
             self.offers.append(body["data"])
+            self.heard_at.append(time.monotonic())
             self._came.notify_all()
-        answer = self.answers.pop(0) if self.answers else {"accepted": True}
+        answer = self.first_answers.pop(body["data"]["ID"], None)
+        if answer is None:
+            answer = self.answers.pop(0) if self.answers else {"accepted": True}
         if isinstance(answer, float):
             await asyncio.sleep(answer)
             answer = {"accepted": True}
@@ -170,29 +176,30 @@ async def test_nobody_else_gets_its_calls_and_it_gets_no_others(
     assert [offer["ID"] for offer in kiosk.offers] == ["unity-call"]
 
 
-@pytest.mark.parametrize("refusal", [{"accepted": False, "reason": "lunch"}, 409, 404, {"hello": 1}])
 async def test_a_refused_call_is_offered_again_after_a_while(
-    line: TestClient, parts: Services, unity: tuple[Unity, str], refusal: Any
+    line: TestClient, parts: Services, unity: tuple[Unity, str]
 ) -> None:
     kiosk, url = unity
     flow = await parts.flows.get("line")
     assert flow is not None
     await parts.flows.configure(flow, {"refuse_backoff_s": 1})
     await parts.queue.configure("line", (await rules(parts)))
-    kiosk.answers = [refusal]
-    async with dispatching(parts), dispatching(parts):  # two processes: the other one leaves it alone as well
-        task = await enqueue(line, url)
-        first = await kiosk.offer(1)
-        began = time.monotonic()
-        detail = await reaches(line, task, "pending")
-        assert "refused" in [change["cause"] for change in detail["history"]]
-        second = await kiosk.offer(2)
-        assert time.monotonic() - began > 0.8
-        assert (second["attempt"], second["token"] > first["token"]) == (2, True)
-        await reaches(line, task, "live")
-        status, body = await post(line, "ping", {"taskId": task, "token": first["token"]})
-        assert (status, body["code"]) == (409, "lease_lost")
-    assert len(kiosk.offers) == 2
+    refusals = [{"accepted": False, "reason": "lunch"}, 409, 404, {"hello": 1}]
+    kiosk.first_answers = {f"+{number}": refusal for number, refusal in enumerate(refusals)}
+    async with dispatching(parts), dispatching(parts):  # two processes: the other one leaves them alone as well
+        tasks = {caller: await enqueue(line, url, caller) for caller in list(kiosk.first_answers)}
+        await kiosk.offer(8)
+        for caller, task in tasks.items():
+            detail = await reaches(line, task, "live")
+            assert "refused" in [change["cause"] for change in detail["history"]]
+            (first, at), (second, again) = [
+                (offer, at) for offer, at in zip(kiosk.offers, kiosk.heard_at, strict=True) if offer["ID"] == caller
+            ]
+            assert again - at > 0.8
+            assert (second["attempt"], second["token"] > first["token"]) == (2, True)
+            status, body = await post(line, "ping", {"taskId": task, "token": first["token"]})
+            assert (status, body["code"]) == (409, "lease_lost")
+    assert len(kiosk.offers) == 8
 
 
 async def rules(parts: Services) -> Any:
