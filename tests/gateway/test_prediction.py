@@ -15,6 +15,8 @@ from switchroom.gateway.services import Services
 from switchroom.records import ExecutionFilter, ExecutionState
 from switchroom.store import keys
 
+from .conftest import edge, node
+
 URL = "/api/v1/prediction/echo"
 
 
@@ -222,3 +224,17 @@ async def test_a_client_that_leaves_ends_its_turn(
             await asyncio.sleep(0.02)
     rows, _ = await parts.executions.search(ExecutionFilter(flow_id="echo"))
     assert rows[0].state is ExecutionState.TERMINATED and "client left" in rows[0].detail
+
+
+async def test_a_session_that_was_begun_elsewhere(parts: Services, client: TestClient) -> None:
+    reply = node("r", "directReplyAgentflow", directReplyMessage="{{ chat_history }}")
+    await parts.flows.save({"nodes": [node("s", "startAgentflow"), reply], "edges": [edge("s", "r")]}, flow_id="echo")
+    said = [{"role": "userMessage", "content": "Hi."}, {"role": "apiMessage", "content": "Hello!"}]
+    for question, told in (
+        ("one", "caller: Hi.\nagent: Hello!\ncaller: one"),
+        ("two", "caller: Hi.\nagent: Hello!\nc"),
+    ):
+        body = await (await client.post(URL, json={"question": question, "history": said, "chatId": "c"})).json()
+        assert body["text"].startswith(told) and body["text"].count("Hi.") == (1 if question == "one" else 2)
+    wrong = await client.post(URL, json={"question": "x", "history": [{"role": "user", "content": "Hi."}]})
+    assert (wrong.status, (await wrong.json())["errors"][0]["pointer"]) == (400, "/history/0/role")

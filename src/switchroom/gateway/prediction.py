@@ -11,6 +11,7 @@ from aiohttp import web
 
 from switchroom.access import Scope
 from switchroom.engine.events import HumanAnswer, TurnInput
+from switchroom.engine.session import Message
 from switchroom.errors import BadInput, Fault
 from switchroom.gateway.operation import operation
 from switchroom.gateway.overrides import override
@@ -24,12 +25,14 @@ from switchroom.gateway.uploads import Upload, multipart_body, read_uploads
 from switchroom.http_problems import read_json, too_large
 from switchroom.records import Execution, ExecutionState
 
+_ROLES: dict[str, Literal["caller", "agent"]] = {"userMessage": "caller", "apiMessage": "agent"}
 _SESSION_ID = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
 
 
 class Question(msgspec.Struct, rename="camel", omit_defaults=True):
-    """A turn. `form` opens a session with form input. Of `overrideConfig`, `sessionId` and `tenantVariables` always
-    take effect, the rest as the flow's owner enabled it; what has none is named in the reply's `ignored`."""
+    """A turn. `form` opens a session with form input; `history` is what was said before it, elsewhere. Of
+    `overrideConfig`, `sessionId` and `tenantVariables` always take effect, the rest as the flow's owner enabled it;
+    what has none is named in the reply's `ignored`."""
 
     question: str | None = None
     form: dict[str, Any] | None = None
@@ -39,6 +42,14 @@ class Question(msgspec.Struct, rename="camel", omit_defaults=True):
     streaming: bool | str | None = None
     uploads: list[Upload] | None = None
     human_input: HumanInput | None = None
+    history: list[Said] | None = None
+
+
+class Said(msgspec.Struct, rename="camel"):
+    """A message of a conversation that was held elsewhere."""
+
+    role: Literal["userMessage", "apiMessage"]
+    content: str
 
 
 class HumanInput(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -104,7 +115,8 @@ async def predict(request: web.Request) -> web.StreamResponse:
     if (given := question.human_input) is not None:
         human = HumanAnswer(type=given.type, node_id=given.start_node_id, feedback=given.feedback)
     given_turn = TurnInput(text=text, human=human, media=media)
-    turn = await request.app[TURNS].start(flow, session_id, given_turn, question.form, over)
+    history = [Message(role=_ROLES[said.role], text=said.content) for said in question.history or ()]
+    turn = await request.app[TURNS].start(flow, session_id, given_turn, question.form, over, history)
     try:
         if question.streaming in (True, "true"):
             return await stream(request, turn, lambda: answer_of(turn, question))

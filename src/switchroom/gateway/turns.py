@@ -23,7 +23,7 @@ from switchroom.records import Execution, ExecutionFilter, ExecutionState
 
 if TYPE_CHECKING:
     from switchroom.engine import Flow
-    from switchroom.engine.session import Session
+    from switchroom.engine.session import Message, Session
     from switchroom.gateway.overrides import Overridden
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ class Turn:
         form: dict[str, Any] | None,
         over: Overridden,
         execution: Execution,
+        history: list[Message],
     ) -> None:
         self.flow = flow
         self.session_id = execution.session_id
@@ -76,6 +77,7 @@ class Turn:
         self.state = ExecutionState.INPROGRESS
         self._parts = parts
         self._form = form
+        self._history = history
         self._failure: TurnFailed | None = None
         self._events: asyncio.Queue[Event | None] = asyncio.Queue(_AHEAD)
         self._detached = False
@@ -145,6 +147,7 @@ class Turn:
             await self._leave(session.paused.run_id)
         if not session.started:
             session.form = self._form or session.form
+            session.messages = [*self._history, *session.messages]
             session.state = {**session.state, **self.overridden.state}
         state, detail = ExecutionState.TERMINATED, ""
         try:
@@ -258,14 +261,20 @@ class Turns:
         broadcast.listen(_ABORT, self._hear)
 
     async def start(
-        self, flow: Flow, session_id: str, given: TurnInput, form: dict[str, Any] | None, over: Overridden
+        self,
+        flow: Flow,
+        session_id: str,
+        given: TurnInput,
+        form: dict[str, Any] | None,
+        over: Overridden,
+        history: list[Message],
     ) -> Turn:
-        """Raises `Conflict` while another turn of the session runs."""
+        """`history` is what was said before the session. Raises `Conflict` while another turn of it runs."""
         execution = await self._stopped(flow.id, session_id) if given.human is not None else None
         if execution is None:
             execution = Execution(id=new_uuid(), flow_id=flow.id, session_id=session_id, kind="turn")
         execution.graph_hash = over.hash
-        turn = Turn(self._parts, flow, given, form, over, execution)
+        turn = Turn(self._parts, flow, given, form, over, execution, history)
         self._tasks.add(turn.task)
         turn.task.add_done_callback(self._done)
         try:
