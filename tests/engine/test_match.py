@@ -69,3 +69,10 @@ def test_slots() -> None:
     assert find_slot("date", "by 2026-5-9") == "2026-05-09"
     assert find_slot("date", "Tomorrow, please") == "tomorrow"
     assert find_slot("text", "  ") is None
+
+
+def test_a_pasted_page_costs_no_more_than_an_utterance() -> None:
+    page = "and so on " * 20_000
+    found = best("an operator, please: " + page, INTENTS)
+    assert found is not None and found.candidate == 1
+    assert best(page + "an operator", INTENTS) is None  # what stands that far behind is not looked at

@@ -13,7 +13,7 @@ import msgspec
 from switchroom.compact.templates import render, spell
 from switchroom.engine.choosing import fitting, spoken_of
 from switchroom.engine.consent import verdict_of
-from switchroom.engine.match import best, digits_in, find_slot
+from switchroom.engine.match import HEARD, best, digits_in, find_slot
 from switchroom.engine.responder import Answer, Ask, Choice, Intent, Row, Scenario, Understood, no_model_sees
 from switchroom.engine.retriever import Passage, source_documents
 
@@ -48,6 +48,7 @@ class Embedded:
     async def answer(self, ask: Ask) -> AsyncIterator[Understood | str | Answer]:
         if ask.media:
             raise no_model_sees(ask)
+        ask = msgspec.structs.replace(ask, question=ask.question[:HEARD])
         if ask.schema:
             fields = _structured(ask)
             text = msgspec.json.encode(fields).decode()
@@ -76,7 +77,7 @@ class Embedded:
         yield Answer(output={"content": text, "responder": self.name, **output}, update_state=update)
 
     async def choose(self, choice: Choice) -> int:
-        return fitting(choice.question, choice.scenarios)
+        return fitting(choice.question[:HEARD], choice.scenarios)
 
 
 def _words(name: str) -> str:

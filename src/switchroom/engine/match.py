@@ -64,6 +64,9 @@ _DAY_MONTH = re.compile(
 )
 
 THRESHOLD = 0.5
+HEARD = 1_000
+"""Characters in which somebody says what they want; the rest is not looked at. Words are compared one by one: a pasted
+page of them would stop the process, and all other calls, for seconds."""
 
 
 class Match(NamedTuple):
@@ -107,7 +110,7 @@ def best(heard: str, candidates: Sequence[Sequence[str]], *, threshold: float = 
     A phrase's score is the share of its weight that is found in what was heard. A negation in front (`not an
     operator`) does not count as the word. Ties go to the candidate whose phrase says more.
     """
-    said = _affirmed(heard)
+    said = _affirmed(heard[:HEARD])
     if not said or not candidates:
         return None
     # Two words may be one misheard: `good bye`, `in voice`.

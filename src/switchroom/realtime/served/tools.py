@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from switchroom.engine.custom_tool import LiveTool
-from switchroom.engine.match import best, find_slot, words
+from switchroom.engine.match import HEARD, best, find_slot, words
 from switchroom.engine.prompt import Prompt
 from switchroom.engine.responder import Answer, Ask, Choice, Choosing, Responder, Tool, Understood
 from switchroom.realtime.served.config import Config, Function
@@ -152,7 +152,7 @@ def meant(ask: Ask, functions: Sequence[Function], choice: str | dict[str, Any])
     if isinstance(awaited := ask.previous.get("awaiting"), dict) and awaited and choice != "required":
         return None  # the Agent has asked for a detail: these words are for it
     intents = [[" ".join(words(intent.intent.replace("_", " "))), *intent.examples] for intent in ask.intents]
-    offered = [[one.name.replace("_", " ").replace("-", " "), one.description] for one in functions]
+    offered = [[one.name.replace("_", " ").replace("-", " "), one.description[:HEARD]] for one in functions]
     found = best(ask.question, [*intents, *offered])
     if found is not None and found.candidate >= len(intents):
         return functions[found.candidate - len(intents)]
