@@ -11,6 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -57,6 +58,14 @@ async def store(server_url: str) -> AsyncIterator[Store]:
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def no_prompts() -> dict[str, Any]:
+    """Changes of `MediaSettings` with which speech is loaded without a sentence rendered ahead: that is seconds of work
+    for what few tests hear."""
+    texts = ("silence_prompt_text", "silence_goodbye_text", "resume_text", "hold_next_text", "hold_text")
+    return {"filler_texts": (), **dict.fromkeys(texts, "")}
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, object]:

@@ -50,8 +50,8 @@ def support_line() -> dict[str, Any]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def speech() -> AsyncIterator[SpeechParts]:
-    parts = await SpeechParts.load(MediaSettings())
+async def speech(no_prompts: dict[str, Any]) -> AsyncIterator[SpeechParts]:
+    parts = await SpeechParts.load(MediaSettings().model_copy(update=no_prompts))
     yield parts
     await parts.close()
 

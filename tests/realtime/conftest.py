@@ -26,9 +26,9 @@ def settings() -> MediaSettings:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def parts(settings: MediaSettings) -> AsyncIterator[SpeechParts]:
+async def parts(settings: MediaSettings, no_prompts: dict[str, Any]) -> AsyncIterator[SpeechParts]:
     """The speech models, loaded once a file: its tests share one event loop."""
-    parts = await SpeechParts.load(settings)
+    parts = await SpeechParts.load(settings.model_copy(update=no_prompts))
     yield parts
     await parts.close()
 

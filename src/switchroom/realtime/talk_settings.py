@@ -78,7 +78,7 @@ class TalkSettings(BaseModel):
     @property
     def prompts(self) -> tuple[str, ...]:
         """Texts of ours that many calls hear."""
-        return (
+        texts = (
             *self.filler_texts,
             self.silence_prompt_text,
             self.silence_goodbye_text,
@@ -86,3 +86,4 @@ class TalkSettings(BaseModel):
             self.hold_next_text,
             *(self.hold_text.replace("{place}", str(place)) for place in (2, 3)),
         )
+        return tuple(text for text in texts if text)

@@ -57,12 +57,12 @@ def canvas() -> dict[str, Any]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def house(
-    server_url: str, tmp_path_factory: pytest.TempPathFactory, canvas: dict[str, Any]
+    server_url: str, tmp_path_factory: pytest.TempPathFactory, canvas: dict[str, Any], no_prompts: dict[str, Any]
 ) -> AsyncIterator[ServedHouse]:
     store = await Store.connect(server_url)
     await store.call("FLUSHALL")
     settings = MediaSettings(media_loopback=True, drain_s=1.0, max_loop_lag_ms=60_000, clause_timeout_s=60)
-    parts = await SpeechParts.load(settings)
+    parts = await SpeechParts.load(settings.model_copy(update=no_prompts))
     try:
         folder = tmp_path_factory.mktemp("served")
         canvases = {"support": canvas, "desk": DESK, "two-desks": TWO_DESKS}
