@@ -117,6 +117,10 @@ def test_clauses() -> None:
     assert clauses_of("It costs 4.50 euros. Is that all right?") == ["It costs 4.50 euros.", "Is that all right?"]
     assert clauses_of("Yes. Done.") == ["Yes.", "Done."]
     assert clauses_of("   ") == []
+    long = "I have looked at your account and I can see that the last invoice was sent to you on Monday. It is paid."
+    first = ["I have looked at your account", "and I can see that the last invoice was sent to you on Monday."]
+    assert clauses_of(long) == clauses_of(*(word + " " for word in long.split())) == [*first, "It is paid."]
+    assert clauses_of("A shorter one is said in one piece and not in two. Yes.")[1:] == ["Yes."]
 
 
 @given(st.text(alphabet="ab,.;!? \n", max_size=600), st.integers(1, 40))
