@@ -19,6 +19,12 @@ def blobs(tmp_path_factory: pytest.TempPathFactory) -> Blobs:
     return Blobs(tmp_path_factory.mktemp("blobs"))
 
 
+@pytest.fixture(scope="module")
+def sealed(blobs: Blobs) -> AudioFiles:
+    """One for all: its key is made of the words once, which takes a moment by design."""
+    return AudioFiles(blobs, key=KEY, seal=True)
+
+
 def written(files: AudioFiles, pieces: list[bytes]) -> str:
     name, writer = files.create("ogg")
     for piece in pieces:
@@ -33,8 +39,10 @@ _pieces = st.lists(st.binary(min_size=1, max_size=40), max_size=8)
 
 @settings(max_examples=40, deadline=None)
 @given(_pieces, st.integers(0, 200), st.integers(0, 200), st.booleans())
-def test_every_range(blobs: Blobs, pieces: list[bytes], start: int, length: int, seal: bool) -> None:
-    files = AudioFiles(blobs, key=KEY, seal=seal)
+def test_every_range(
+    blobs: Blobs, sealed: AudioFiles, pieces: list[bytes], start: int, length: int, seal: bool
+) -> None:
+    files = sealed if seal else AudioFiles(blobs, key=KEY, seal=False)
     reader = files.open(written(files, pieces))
     whole = b"".join(pieces)
     try:
@@ -44,8 +52,8 @@ def test_every_range(blobs: Blobs, pieces: list[bytes], start: int, length: int,
         reader.close()
 
 
-def test_it_is_read_while_it_grows_and_after_a_tear(blobs: Blobs) -> None:
-    files = AudioFiles(blobs, key=KEY, seal=True)
+def test_it_is_read_while_it_grows_and_after_a_tear(sealed: AudioFiles) -> None:
+    files = sealed
     name, writer = files.create("ogg")
     path = files.blobs.path(name)
     assert files.open(name).size == 0
@@ -61,8 +69,8 @@ def test_it_is_read_while_it_grows_and_after_a_tear(blobs: Blobs) -> None:
     assert files.open(name).read(0, 10) == b"one"
 
 
-def test_a_changed_or_foreign_file_is_refused(blobs: Blobs) -> None:
-    files = AudioFiles(blobs, key=KEY, seal=True)
+def test_a_changed_or_foreign_file_is_refused(blobs: Blobs, sealed: AudioFiles) -> None:
+    files = sealed
     name = written(files, [b"first", b"second"])
     path = blobs.path(name)
     whole = path.read_bytes()

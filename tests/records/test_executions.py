@@ -132,9 +132,9 @@ async def test_lists_agree_with_a_plain_search(executions: Executions) -> None:
         )
         rows.append(one)
     await asyncio.gather(*(executions.begin(one) for one in rows))
-    for one in rows:
-        if dice.random() < 0.6:
-            await executions.finish(one, dice.choice([ExecutionState.FINISHED, ExecutionState.ERROR]))
+    ended = [one for one in rows if dice.random() < 0.6]
+    states = [dice.choice([ExecutionState.FINISHED, ExecutionState.ERROR]) for _ in ended]
+    await asyncio.gather(*(executions.finish(one, state) for one, state in zip(ended, states, strict=True)))
 
     for _ in range(60):
         wanted = ExecutionFilter(
@@ -254,10 +254,8 @@ async def test_prune_keeps_what_is_young_or_runs(executions: Executions, blobs: 
     old[3].recording = Recording(blob=name, format="wav", sample_rate=16000, channels=2, duration_ms=1, bytes=44)
     running = [row(created_ms=500), row(created_ms=1100)]
     young = row(created_ms=5000)
-    for one in (*old, *running, young):
-        await executions.begin(one)
-    for one in (*old, young):
-        await executions.finish(one, ExecutionState.FINISHED)
+    await asyncio.gather(*(executions.begin(one) for one in (*old, *running, young)))
+    await asyncio.gather(*(executions.finish(one, ExecutionState.FINISHED) for one in (*old, young)))
     assert await executions.prune(5000) == 450
     left, total = await executions.search(ExecutionFilter(), limit=50)
     assert ({one.id for one in left}, total) == ({one.id for one in (*running, young)}, 3)
