@@ -43,7 +43,9 @@ class Browser:
     def __init__(self) -> None:
         self.peer: RTCPeerConnection = new_peer()
         self.peer.addTrack(PacedTrack(lambda: SILENCE))
-        self.peer.createDataChannel("events")
+        self.told: list[str] = []
+        self.channel = self.peer.createDataChannel("events")
+        self.channel.on("message", self.told.append)
         self.addresses: list[str] = []
         self.ufrag = ""
 
@@ -94,6 +96,10 @@ async def test_a_browser_joins_with_a_token_and_trickles(house: House, browser: 
         async with http.get(f"{house.url}/api/v1/executions", headers=mine) as reply:
             assert reply.status == 401  # it opens nothing else
         offer = {"data": await browser.offer(), "headers": {**mine, "Content-Type": SDP}}
+        naked = {**offer, "data": re.sub("a=fingerprint:.*\r\n", "", str(offer["data"]))}
+        async with http.post(house.url + given["url"], **naked) as reply:
+            assert (reply.status, (await reply.json())["code"]) == (400, "bad_sdp")
+            assert "a=fingerprint" in (await reply.json())["detail"]
         async with http.post(f"{calls}?taskId={other}", **offer) as reply:  # type: ignore[arg-type]
             assert reply.status == 403
             assert reply.headers["Access-Control-Allow-Origin"] == PAGE  # the page can read why
@@ -122,6 +128,14 @@ async def test_a_browser_joins_with_a_token_and_trickles(house: House, browser: 
         assert await patch(whole, {**as_fragment, "If-Match": tag}) == 204
         async with asyncio.timeout(30):
             while browser.peer.connectionState != "connected":
+                await asyncio.sleep(0.02)
+        async with asyncio.timeout(10):
+            while browser.channel.readyState != "open":
+                await asyncio.sleep(0.02)
+            nonsense = ["", "[" * 20_000, '{"type": []}', '{"type": "dtmf", "digits": {"1": 2}}', b"\xff", "y" * 60_000]
+            for message in [*nonsense, '{"type": "ping", "id": 7}']:
+                browser.channel.send(message)
+            while not any('"pong"' in text for text in browser.told):  # the connection has outlived it
                 await asyncio.sleep(0.02)
         async with http.delete(leg) as reply:
             assert reply.status == 401

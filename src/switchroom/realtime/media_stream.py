@@ -213,7 +213,7 @@ class MediaStreamLeg:
         if self._transfer is not None:
             others.append(self._transfer)
         for result in await asyncio.gather(*others, return_exceptions=True):
-            if isinstance(result, Exception):
+            if isinstance(result, Exception) and not isinstance(result, ConnectionError):
                 log.warning("a telephone leg did not end as it should", exc_info=result)
         await self._socket.close()
 

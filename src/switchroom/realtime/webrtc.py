@@ -87,6 +87,8 @@ class WebRtcLeg:
         audio = [t for t in self._peer.getTransceivers() if t.kind == "audio"]
         if not audio:
             raise BadInput("the SDP offer has no audio", code="bad_sdp")
+        if "a=fingerprint:" not in offer_sdp:  # aiortc would notice after it has answered
+            raise BadInput("the SDP offer has no a=fingerprint: its audio could not be encrypted", code="bad_sdp")
         self._peer.addTrack(SilentTrack())
         self.path.attach(self._peer)
         try:
@@ -226,7 +228,7 @@ class WebRtcLeg:
             return
         try:
             event = json.loads(message)
-        except ValueError:
+        except (ValueError, RecursionError):  # an error in here would take the whole connection down
             event = None
         if not isinstance(event, dict):
             self.events_dropped += 1
@@ -237,7 +239,8 @@ class WebRtcLeg:
             case "ping" | "pong":
                 pass
             case "dtmf":
-                for digit in str(event.get("digits", ""))[:_DIGITS]:
+                digits = event.get("digits")
+                for digit in digits[:_DIGITS] if isinstance(digits, str) else "":
                     if digit.upper() in DTMF_KEYS:
                         self._pressed(digit.upper())
             case _ if self._listener is not None:
