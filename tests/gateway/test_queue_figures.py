@@ -147,3 +147,37 @@ async def test_a_skill_that_the_queue_keeps_for_itself_is_refused(line: TestClie
     reply = await line.post(f"{BASE}/enqueue", json={"form": {"ID": "a"}, "skills": [skill]})
     assert reply.status == 400
     assert (await reply.json())["errors"][0]["pointer"] == "/skills"
+
+
+async def test_who_is_there(line: TestClient, parts: Services) -> None:
+    async def there() -> dict[str, Any]:
+        reply = await line.get(f"{BASE}/holders")
+        assert reply.status == 200
+        return dict(await reply.json())
+
+    assert await there() == {"waiting": [], "resting": [], "holding": []}
+    await configure(line, wrapupS=60)
+    waits = [asyncio.create_task(parts.queue.wait_claim("anna", "line", skills=("sl", "en"), rests=True, timeout_s=20))]
+    while len((await there())["waiting"]) < 1:
+        await asyncio.sleep(0.01)
+    waits.append(asyncio.create_task(parts.queue.wait_claim("ben", "line", timeout_s=20)))
+    while len((await there())["waiting"]) < 2:
+        await asyncio.sleep(0.01)
+    assert [(one["holder"], one["skills"]) for one in (await there())["waiting"]] == [
+        ("anna", ["en", "sl"]),
+        ("ben", []),
+    ]
+    task = (await enqueue(line, "a"))["taskId"]
+    (held,) = await waits[0]
+    now = await there()
+    assert [one["holder"] for one in now["waiting"]] == ["ben"]
+    (anna,) = now["holding"]
+    (taken,) = anna["calls"]
+    assert (anna["holder"], taken["taskId"], taken["ID"], taken["state"]) == ("anna", task, "a", "offered")
+    await parts.queue.answer(held)
+    await parts.queue.finish(held, EndReason.COMPLETED)
+    now = await there()
+    assert ([one["holder"] for one in now["resting"]], now["holding"]) == (["anna"], [])
+    waits[1].cancel()
+    await asyncio.gather(*waits, return_exceptions=True)
+    assert (await there())["waiting"] == []

@@ -74,6 +74,23 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     overtaken: bool = False
 
 
+class Idle(msgspec.Struct, frozen=True, kw_only=True):
+    """A holder that waits for a call, since when, and the skills that it offers."""
+
+    owner: str
+    skills: tuple[str, ...]
+    since_ms: int
+
+
+class Holders(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is there: holders that wait, those that rest after a call (until when), and the calls that are held. At most
+    a thousand of each."""
+
+    waiting: list[Idle]
+    resting: dict[str, int]
+    held: list[Row]
+
+
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """Statistics of some time. Sums in milliseconds; the averages are None where there is nothing to average.
 

@@ -17,6 +17,7 @@ _VERBS = (
     "dead",
     "enqueue",
     "hold",
+    "holders",
     "join",
     "requeue",
     "stats",

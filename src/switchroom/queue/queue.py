@@ -18,7 +18,18 @@ import msgspec
 from switchroom.errors import Conflict, NotFound, TooMany, Unprocessable
 from switchroom.hours import OpeningHours
 from switchroom.ids import new_uuid
-from switchroom.queue.answers import Accepted, Changed, Detail, Figures, Row, StaleRules, Statistics, Status
+from switchroom.queue.answers import (
+    Accepted,
+    Changed,
+    Detail,
+    Figures,
+    Holders,
+    Idle,
+    Row,
+    StaleRules,
+    Statistics,
+    Status,
+)
 from switchroom.queue.codec import (
     decode_call,
     decode_history,
@@ -234,6 +245,22 @@ class Queue(Holding):
             opens_at_ms=int(reply[13]),
             next_after=reply[14].decode(),
             dead_count=reply[15],
+        )
+
+    async def holders(self, flow_id: str) -> Holders:
+        """Who waits for a call of this flow, who rests, and who holds one."""
+        waiting, resting, held = await self._run("holders", flow_id)
+        idle: dict[tuple[str, str], int] = {}
+        for owner, skills, since in waiting:  # one may wait in several processes
+            key = (owner.decode(), skills.decode())
+            idle[key] = min(int(since), idle.get(key, int(since)))
+        return Holders(
+            waiting=[
+                Idle(owner=owner, skills=tuple(skills.split("\x1f")) if skills else (), since_ms=since)
+                for (owner, skills), since in sorted(idle.items(), key=lambda item: item[1])
+            ],
+            resting={owner.decode(): int(until) for owner, until in resting},
+            held=[_row(row) for row in held],
         )
 
     async def statistics(
