@@ -26,6 +26,7 @@ def test_what_is_not_rich_is_left_alone() -> None:
     for text in ("a < b and c > d", "use <name> here", "  two  spaces ", "line\nline", '{"a": "<p>x</p>"}'):
         assert plain(text) == text
     assert plain("{{  question  }}") == "{{question}}"
+    assert plain(r"{{ llm\_0.output.a\\_b }} \_") == r"{{llm_0.output.a_b}} \_"
 
 
 @given(st.text(st.sampled_from('ab <p>/&;lt{}$.\n"#-*é'), max_size=60))

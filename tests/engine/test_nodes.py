@@ -201,7 +201,12 @@ async def test_comparisons_as_canvases_expect_them(
     row = {"type": type_, "value1": "{{ question }}", "operation": operation, "value2": two}
     canvas = draw({"s": START, "c": ("conditionAgentflow", {"conditions": [row]})}, [("s", "c")])
     events = await turn(Engine(flows), canvas, Session(session_id="s"), TurnInput(text=one))
-    assert output(events, "c") == {"condition": 0 if holds else None}
+    seen = output(events, "c")
+    assert seen["condition"] == (0 if holds else None)
+    assert seen["conditions"][0] == {
+        "type": type_, "value1": one, "operation": operation, "value2": two, "isFulfilled": holds
+    }  # fmt: skip
+    assert [one["isFulfilled"] for one in seen["conditions"]].count(True) == 1
 
 
 async def test_a_tool_node_calls_a_tool_of_the_flow(flows: FlowStore) -> None:

@@ -75,8 +75,8 @@ async def test_a_step_inside_names_what_holds_it(flows: FlowStore) -> None:
     canvas = draw(
         {
             "start": START,
-            "each": ("iterationAgentflow", {"iterationInput": "[7, 8]"}),
-            "child": function("return $n", n="{{$iteration}}"),
+            "each": ("iterationAgentflow", {"iterationInput": "['x', {name: 'y'}]"}),
+            "child": function("return $n", n="{{$iteration.name}}"),
             "then": function("return $n", n="{{child}}"),
             "flow": ("executeFlowAgentflow", {"executeFlowSelectedFlow": "other"}),
         },
@@ -85,6 +85,8 @@ async def test_a_step_inside_names_what_holds_it(flows: FlowStore) -> None:
         then="each",
     )
     told, _ = await run(flows, canvas)
+    # Of an item that is a text every member is the text, as in Flowise.
+    assert [event.output["content"] for event in told if event.node_id == "then"] == ["x", "y"]
     assert [(event.node_id, event.previous, event.inside, event.item) for event in told] == [
         ("start", [], None, None),
         ("child", [], "each", 0),

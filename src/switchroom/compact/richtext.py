@@ -17,6 +17,7 @@ _MENTION = re.compile(r"<span\b[^>]*\bclass=\"variable\"", re.I)
 _TAG = re.compile(r"<(?:!--.*?-->|(/?)([a-zA-Z][a-zA-Z0-9]*)\b([^<>\"']*(?:(?:\"[^\"]*\"|'[^']*')[^<>\"']*)*)>)", re.S)
 _HREF = re.compile(r"\bhref=(?:\"([^\"]*)\"|'([^']*)')", re.I)
 _SLOT = re.compile(r"\{\{\s*(.*?)\s*\}\}", re.S)
+_ESCAPED = re.compile(r"\\+_")
 _BLOCK = frozenset({"p", "div", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "pre", "blockquote", "hr", "tr"})
 _MARK = {"strong": "**", "b": "**", "em": "*", "i": "*", "code": "`", "s": "~~", "del": "~~"}
 
@@ -108,7 +109,8 @@ class _Plain:
 
 
 def _slots(text: str) -> str:
-    return _SLOT.sub(lambda found: "{{" + found[1] + "}}", text) if "{{" in text else text
+    # Editors that go by way of Markdown leave `llm\_0`.
+    return _SLOT.sub(lambda found: "{{" + _ESCAPED.sub("_", found[1]) + "}}", text) if "{{" in text else text
 
 
 def plain(text: str) -> str:

@@ -95,7 +95,9 @@ class Scope:
             case "$vars":
                 return walk(self.known, rest)
             case "$iteration":
-                return walk(self.iteration, rest)
+                found = walk(self.iteration, rest)
+                # Of an item that is a text, every member is the text.
+                return self.iteration if found is MISSING and isinstance(self.iteration, str) else found
             case "$intent":
                 return self.intent
             case "$slot" | "$slots":
@@ -107,7 +109,8 @@ class Scope:
             case "loop_count":
                 return self.loop_count
             case "file_attachment":
-                return found[0].strip() if (found := _DOCUMENTS.match(self.question)) else ""
+                texts = _DOCUMENTS.match(self.question)
+                return texts[0].strip() if texts else ""
             case "current_date_time" | "now":
                 return datetime.now(UTC).isoformat(timespec="seconds")
         value = self.output(head)

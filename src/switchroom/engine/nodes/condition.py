@@ -16,6 +16,8 @@ __all__ = ["Condition"]
 
 _HEARS = re.compile(r"\$question\b|\{\{\s*question\b")
 _EMPHASIS = re.compile(r"(?<![\w*`~])(\*{1,3}|_{1,3}|`|~~)(?=\S)([^\n]{0,500}?\S)\1(?![\w*`~])")
+_SHOWN = 200
+"""Characters of a value in a trace."""
 _MARKED_MOST = 2_000
 """Characters: longer texts are compared as they are."""
 _HEADING = re.compile(r"^#{1,6}[ \t]+", re.M)
@@ -42,7 +44,7 @@ class ConditionParams(msgspec.Struct, frozen=True, kw_only=True):
 
 class Condition:
     """Takes the output of the first condition that holds, else the last one. Expressions are JavaScript; in a call
-    texts are compared as they sound (`Operator.` equals `OPERATOR`)."""
+    texts are compared as they sound (`Operator.` equals `OPERATOR`). Output: `conditions`, what was compared."""
 
     kind: ClassVar[str] = "condition"
     params: ClassVar[type[msgspec.Struct]] = ConditionParams
@@ -57,10 +59,23 @@ class Condition:
         tests = declared.conditions or [Test(type="expression", expression=declared.expression)]
         if declared.expression and declared.conditions:
             tests = [Test(type="expression", expression=declared.expression), *declared.conditions]
+        seen: list[dict[str, Any]] = []
         for index, test in enumerate(tests):
-            if await _holds(step, test):
-                return Result({"condition": index}, branch=index)
-        return Result({"condition": None}, branch=len(tests))
+            holds = await _holds(step, test)
+            seen.append({**_shown(step, test), "isFulfilled": holds})
+            if holds:
+                return Result({"condition": index, "conditions": seen}, branch=index)
+        # The else, as Flowise's clients know it.
+        seen.append({"type": "string", "value1": "", "operation": "equal", "value2": "", "isFulfilled": True})
+        return Result({"condition": None, "conditions": seen}, branch=len(tests))
+
+
+def _shown(step: Step, test: Test) -> dict[str, Any]:
+    """What was compared, for the trace."""
+    if test.expression:
+        return {"type": "expression", "expression": test.expression}
+    one, two = (as_text(step.value(value))[:_SHOWN] for value in (test.value1, test.value2))
+    return {"type": test.type, "value1": one, "operation": test.operation, "value2": two}
 
 
 async def _holds(step: Step, test: Test) -> bool:

@@ -88,7 +88,11 @@ class ConditionAgent:
         if isinstance(made, int):
             made = Choosing(index=made, responder=step.responder.name)
         scenario = declared.scenarios[made.index].scenario
-        output = {"scenario": scenario, "responder": made.responder}
+        weighed = [
+            {"scenario": one.scenario, "isFulfilled": index == made.index}
+            for index, one in enumerate(declared.scenarios)
+        ]
+        output = {"scenario": scenario, "responder": made.responder, "conditions": weighed}
         return Result(output, {"question": choice.question}, branch=made.index, usage=made.usage)
 
     async def _past(self, step: Step, declared: ConditionAgentParams) -> list[Prompt]:

@@ -55,7 +55,13 @@ class HumanInput:
         feedback = said.feedback.strip()
         if feedback:
             step.scope.session.runtime.append(Prompt(role="user", content=feedback))
-        output = {"content": feedback or said.type, "type": said.type, "feedback": feedback}
+        outcomes = [{"type": one, "isFulfilled": one == said.type} for one in ("proceed", "reject")]
+        output = {
+            "content": feedback or said.type,
+            "type": said.type,
+            "feedback": feedback,
+            "conditions": outcomes,
+        }
         return Result(output, {"type": said.type, "feedback": feedback}, branch=0 if said.type == "proceed" else 1)
 
     async def _question(self, step: Step, declared: HumanInputParams) -> str:
