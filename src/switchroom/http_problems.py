@@ -91,7 +91,11 @@ def correlation_id_from(offered: str) -> str:
 def problem_response(request: web.Request, error: SwitchroomError) -> web.Response:
     """`error` as a response with the body of `problem_of`."""
     headers: dict[str, str] = {} if error.retry_after_s is None else {hdrs.RETRY_AFTER: str(error.retry_after_s)}
-    return _answer(problem_of(error, request.path, request_correlation_id(request)), headers)
+    response = _answer(problem_of(error, request.path, request_correlation_id(request)), headers)
+    if request.content.exception() is not None:
+        # Nothing more can be read behind a broken body: said here, or the client's next request meets a closed door.
+        response.force_close()
+    return response
 
 
 def problem_of(error: SwitchroomError, path: str, cid: str) -> dict[str, Any]:

@@ -191,6 +191,14 @@ async def test_too_large_unknown_and_not_realtime(line: TestClient) -> None:
     assert reply.content_type == "application/problem+json"
 
 
+async def test_a_connection_with_a_broken_body_is_closed_and_says_so(line: TestClient) -> None:
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    for _ in range(3):
+        reply = await line.post(f"{BASE}/enqueue", data=b"no gzip", headers=headers)
+        assert (reply.status, reply.headers["Connection"]) == (400, "close")
+        assert await task_of(line)
+
+
 async def test_keys(
     parts: Services,
     line: TestClient,
