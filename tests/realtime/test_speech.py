@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,26 @@ async def test_a_whole_sentence_is_not_taken_for_its_beginning(
     task.cancel()
     heard = notes.utterances[0].text
     assert len(heard.split()) > 6 and not hangs(heard), heard
+
+
+async def test_words_keep_their_time_when_they_are_looked_at_late(parts: SpeechParts, settings: MediaSettings) -> None:
+    """Two seconds of frames in real time, the caller's words at their end, before anybody looks at the first."""
+    notes = Notes()
+    ears = Ears(parts, settings, notes)
+    speech = await parts.voice.say("Where is my parcel?")
+    audio = np.concatenate((np.zeros(24_000, dtype=np.int16), speech[:48_000], np.zeros(24_000, dtype=np.int16)))
+    began, fed = time.monotonic(), list[float]()
+    for i in range(0, audio.size - FRAME, FRAME):
+        ears.feed(audio[i : i + FRAME])
+        fed.append(time.monotonic())
+        await asyncio.sleep(max(0.0, began + i / 48_000 - time.monotonic()))
+    task = asyncio.create_task(ears.run())
+    async with asyncio.timeout(20):
+        while not notes.utterances:
+            await asyncio.sleep(0.01)
+    task.cancel()
+    heard = notes.utterances[0]
+    assert heard.started < fed[50] and fed[40] < heard.ended < fed[90], (heard, fed)
 
 
 async def test_a_button_makes_the_utterance(parts: SpeechParts, settings: MediaSettings) -> None:

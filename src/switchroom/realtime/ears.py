@@ -174,24 +174,27 @@ class Ears:
             while True:
                 arrived, item = await self._frames.get()
                 frames: list[Samples] = []
+                arrivals: list[float] = []
                 # After a stall: all that waits goes in one hop.
                 while not isinstance(item, bool):
                     frames.append(item)
+                    arrivals.append(arrived)
                     if self._frames.empty():
                         break
                     arrived, item = self._frames.get_nowait()
                 if frames:
-                    await self._take(frames, arrived)
+                    await self._take(frames, arrivals)
                 if isinstance(item, bool):
                     self._turn_button(item, arrived)
         finally:
             for task in (*self._tasks, *([self._ahead] if self._ahead else [])):
                 task.cancel()
 
-    async def _take(self, frames: list[Samples], arrived: float) -> None:
-        detect = asyncio.get_running_loop().run_in_executor(self._parts.pool, self._detect, frames)
-        for window, probability in await detect:
-            self._window(window, probability, arrived)
+    async def _take(self, frames: list[Samples], arrivals: list[float]) -> None:
+        windows = await asyncio.get_running_loop().run_in_executor(self._parts.pool, self._detect, frames)
+        for number, (window, probability) in enumerate(windows, 1):
+            # Each at its own time: words keep their place on the record, however late they are looked at.
+            self._window(window, probability, arrivals[max(0, number * len(arrivals) // len(windows) - 1)])
 
     def _turn_button(self, down: bool, arrived: float) -> None:
         if down == self._down or not self._by_hand:
@@ -283,15 +286,22 @@ class Ears:
             ended = arrived - silence_s
             self._listener.heard(Heard(text="", started=self._started, ended=ended, endpoint=arrived, decoded=arrived))
             return
+        began = arrived - len(windows) * WINDOW_MS / 1000
         audio = np.concatenate(windows if silence_s else (*windows, _SILENCE_AFTER))
         task = asyncio.get_running_loop().create_task(
-            self._finish(ahead, audio, self._started, arrived - silence_s, arrived), name="decode"
+            self._finish(ahead, audio, began, self._started, arrived - silence_s, arrived), name="decode"
         )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _finish(
-        self, ahead: asyncio.Task[Spoken] | None, audio: Floats, started: float, ended: float, endpoint: float
+        self,
+        ahead: asyncio.Task[Spoken] | None,
+        audio: Floats,
+        began: float,
+        started: float,
+        ended: float,
+        endpoint: float,
     ) -> None:
         try:
             spoken = await (ahead if ahead is not None else self._parts.recogniser.transcribe(audio))
@@ -306,6 +316,6 @@ class Ears:
                 endpoint=endpoint,
                 decoded=time.monotonic(),
                 words=spoken.words,
-                audio_from=endpoint - audio.size / VAD_RATE,
+                audio_from=began,
             )
         )
