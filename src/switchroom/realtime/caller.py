@@ -13,16 +13,15 @@ from typing import Any
 from urllib.parse import quote, urljoin
 
 import aiohttp
-import av
 import numpy as np
 from aiortc import RTCDataChannel, RTCSessionDescription
-from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from switchroom.errors import SwitchroomError, TimedOut, Unavailable
-from switchroom.realtime.audio import FRAME, NOTHING, RATE, SILENCE, Framer, Samples, level_dbfs
-from switchroom.realtime.peer import close_peer, new_peer, prepare
+from switchroom.realtime import opus
+from switchroom.realtime.audio import FRAME, NOTHING, RATE, SILENCE, Samples, level_dbfs
+from switchroom.realtime.media_path import MediaPath
+from switchroom.realtime.peer import SilentTrack, close_peer, new_peer, prepare
 from switchroom.realtime.report import CallReport, HeardTurn
-from switchroom.realtime.track import PacedTrack, mono_of
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +50,7 @@ class Caller:
         self._on_event = on_event
         self._loopback = loopback
         self._peer = new_peer()
+        self._path = MediaPath(self._next_frame, self._hear)
         self._channel: RTCDataChannel | None = None
         self._mouth: Samples = NOTHING
         self._spoken = asyncio.Event()
@@ -72,17 +72,17 @@ class Caller:
         self._waiting = False
         self._resumed = False
         self._last_voice_at = 0.0
-        self._sign_of_life = 0.0
 
     # --- signalling ----------------------------------------------------------------------------------------------
 
     async def dial(self, server_url: str, api_key: str | None) -> None:
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
-        self._peer.addTrack(PacedTrack(self._next_frame))
+        await asyncio.to_thread(opus.load)
+        self._peer.addTrack(SilentTrack())
+        self._path.attach(self._peer)
         channel = self._channel = self._peer.createDataChannel("events")
         channel.on("message", self._on_message)
-        self._peer.on("track", self._on_track)
         self._peer.on("connectionstatechange", self._on_state)
         offer = await self._peer.createOffer()
         prepare(self._peer, loopback=self._loopback)
@@ -97,13 +97,14 @@ class Caller:
         except TimeoutError:
             raise TimedOut("the server answered, but no media came through") from None
         self.report.connected_ms = round((time.monotonic() - began) * 1000, 1)
-        self._began = self._sign_of_life = time.monotonic()
+        self._began = time.monotonic()
 
         async def ping() -> None:
             while channel.readyState in ("connecting", "open"):
                 if channel.readyState == "open":
                     channel.send('{"type":"ping"}')
-                if time.monotonic() - self._sign_of_life > _DEAD_S and not self._over.is_set():
+                quiet_s = time.monotonic() - max(self._began, self._path.last_packet_s)
+                if quiet_s > _DEAD_S and not self._over.is_set():
                     self.report.ended_by = "lost"
                     self._over.set()
                     return
@@ -150,6 +151,7 @@ class Caller:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await close_peer(self._peer)
+        self._path.close()
 
     async def _wait_over(self, seconds: float) -> None:
         try:
@@ -243,28 +245,15 @@ class Caller:
 
     # --- what comes in -------------------------------------------------------------------------------------------
 
-    def _on_track(self, track: MediaStreamTrack) -> None:
-        if track.kind == "audio":
-            self._spawn(self._receive(track), "receive")
-
-    async def _receive(self, track: MediaStreamTrack) -> None:
-        framer = Framer()
-        while True:
-            try:
-                frame = await track.recv()
-            except MediaStreamError:
-                return
-            assert isinstance(frame, av.AudioFrame)
-            self._sign_of_life = time.monotonic()
-            for piece in framer.feed(mono_of(frame)):
-                self._pending.append(piece)
-                level = level_dbfs(piece)
-                if level > _VOICE_DBFS:
-                    now = time.monotonic()
-                    self._last_voice_at = now
-                    self._voice_at = self._voice_at or now
-                    self._voice_frames += 1
-                    self._voice_power += 10 ** (level / 10)
+    def _hear(self, frame: Samples) -> None:
+        self._pending.append(frame)
+        level = level_dbfs(frame)
+        if level > _VOICE_DBFS:
+            now = time.monotonic()
+            self._last_voice_at = now
+            self._voice_at = self._voice_at or now
+            self._voice_frames += 1
+            self._voice_power += 10 ** (level / 10)
 
     def _on_state(self) -> None:
         state = self._peer.connectionState

@@ -1,4 +1,5 @@
-"""The paced track that carries a `Playout` to a peer: one frame every 20 ms by the monotonic clock."""
+"""Audio as aiortc has it: its frames as our samples, and a paced track for a peer that keeps to aiortc's own way, as a
+stock client does (ours take `media_path.py`)."""
 
 from __future__ import annotations
 
