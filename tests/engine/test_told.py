@@ -70,6 +70,15 @@ async def test_each_step_names_the_steps_that_led_to_it(flows: FlowStore) -> Non
     assert ended.text == "1"
 
 
+async def test_a_loop_that_is_spent_has_counted_to_its_limit(flows: FlowStore) -> None:
+    spent = {"loopBackToNode": "f-f", "maxLoopCount": "2", "fallbackMessage": "gave up after {{ loop_count }}"}
+    canvas = draw(
+        {"start": START, "f": function("return 1"), "l": ("loopAgentflow", spent)}, [("start", "f"), ("f", "l")]
+    )
+    _, ended = await run(flows, canvas)
+    assert ended.text == "gave up after 2"
+
+
 async def test_a_step_inside_names_what_holds_it(flows: FlowStore) -> None:
     await flows.save(draw({"start": START, "in": function("return 1")}, [("start", "in")]), flow_id="other")
     canvas = draw(

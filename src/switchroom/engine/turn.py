@@ -222,7 +222,7 @@ class Turn:
         limit = loop.inputs.get("max")
         if not isinstance(limit, int):
             limit = _LOOPS_REALTIME if frame.may_wait else _LOOPS_TEXT
-        frame.scope.loop_count = taken
+        frame.scope.loop_count = min(taken, limit)
         if taken > limit:
             fallback = loop.inputs.get("fallback") or (_GOODBYE if frame.may_wait else "")
             if fallback and not frame.silent:
