@@ -3,7 +3,7 @@
     python bench/voice/soak.py [--minutes 60] [--at-once 8] [--out soak.svg]
 
 Legs and callers share this process, so that a leak of either shows. A third of the callers hang up, a third close their
-peer without a word, a third just fall silent until they are noticed to be dead.
+peer without a word, a third just fall silent until they are noticed to be dead. A whole server: `soak_serve.py`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import gc
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -19,6 +20,9 @@ from typing import Any
 
 import uvloop
 from aiortc import RTCSessionDescription
+
+sys.path.insert(0, str(Path(__file__).parent))
+from plot import draw
 
 from switchroom.realtime.audio import SILENCE, Samples
 from switchroom.realtime.media_path import MediaPath
@@ -77,24 +81,6 @@ def _threads() -> int:
     return sum(not thread.name.startswith("asyncio_") for thread in threading.enumerate())
 
 
-def plot(rows: list[tuple[float, float]], out: Path) -> None:
-    """Memory over time as an SVG."""
-    width, height = 800, 240
-    last, most = rows[-1][0] or 1, max(value for _, value in rows) * 1.2
-    points = " ".join(
-        f"{40 + at / last * (width - 60):.1f},{height - 20 - value / most * (height - 40):.1f}" for at, value in rows
-    )
-    labels = (
-        f'<text x="4" y="16">{most:.0f} MB</text><text x="{width - 90}" y="{height - 4}">{last / 60:.0f} min</text>'
-    )
-    frame = f'<rect x="40" y="20" width="{width - 60}" height="{height - 40}" fill="none" stroke="#999"/>'
-    line = f'<polyline points="{points}" fill="none" stroke="#06c" stroke-width="2"/>'
-    out.write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
-        f'font-size="12">{frame}{line}{labels}</svg>\n'
-    )
-
-
 async def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--minutes", type=float, default=60)
@@ -121,7 +107,8 @@ async def main() -> None:
     after = state()
     print(f"end: {after[0]:.1f} MB, {after[1]} tasks, {after[2]} threads, {after[3]} files after {visits} visits")
     if given.out:
-        plot(rows, given.out)
+        title = f"{visits} callers in {given.minutes:g} minutes, legs and callers in one process"
+        draw(title, "MB", {"resident": rows}, given.out)
     assert after[1:] == before[1:], "something is left"
 
 
