@@ -39,7 +39,7 @@ scenarios:
 
 def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [*COMMAND, "simulate", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=110, env=environment())
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment())
 
 
 def wrong(outcome: dict[str, Any]) -> set[tuple[int, str]]:
@@ -61,7 +61,7 @@ def test_calls_are_played_in_parallel_and_compared(tmp_path: Path) -> None:
     assert done.returncode == 1 and done.stdout, done.stderr
     interrupts, different = json.loads(done.stdout)
     assert interrupts["passed"] and not wrong(interrupts), (interrupts["error"], interrupts["checks"])
-    assert interrupts["steps"][0]["silent_after_ms"] > 0 and interrupts["steps"][0]["answer_after_ms"] > 0
+    assert interrupts["steps"][0]["silent_after_ms"] >= 0 and interrupts["steps"][0]["answer_after_ms"] > 0
     assert not different["error"]
     assert wrong(different) == {
         (1, "says"), (0, "end_reason"), (0, "route"), (0, "fields.topic"), (0, "within_ms"),
