@@ -6,6 +6,7 @@ python bench/crawl/ours.py URL PAGES [never|auto]
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import tempfile
 from pathlib import Path
@@ -28,6 +29,7 @@ async def main(url: str, pages: int, render: str) -> None:
         settings = SidecarSettings(data_dir=root / "crawl", allow_private=("127.0.0.1",), per_host=8)
         client = TestClient(TestServer(build_sidecar(settings, store), host="127.0.0.1"))
         await client.start_server()
+        gc.freeze()  # as our roles do when they are ready
         body = {"url": url, "max_pages": pages, "depth": 100, "render": render}
         job = (await (await client.post("/crawl/jobs", json=body)).json())["id"]
         while True:

@@ -2,8 +2,14 @@
 
     python bench/crawl/run.py --peers PYTHON [--pages 2000] [--rendered 100] [--repeats 3] [--only NAME ...]
 
-PYTHON is an interpreter with `scrapy`, `scrapy-playwright` and `crawlee[parsel,playwright]` (pip install them into a
-virtual environment of their own). CPU is that of the crawler's whole process tree (driver, browser and store too; the
+PYTHON is an interpreter with the peers, in a virtual environment of their own:
+
+    python -m venv /tmp/peers
+    /tmp/peers/bin/pip install scrapy scrapy-playwright "crawlee[parsel,playwright]"
+    python bench/crawl/run.py --peers /tmp/peers/bin/python
+
+The rendering ones start the same Chromium as ours (`apt-get install chromium-headless-shell`). Without `--peers` ours
+and the floor run alone. CPU is that of the crawler's whole process tree (driver, browser and store too; the
 store stands apart as well), without its start: each runs once for one page, and that is subtracted. Ours writes clean
 Markdown, keeps a durable frontier with fsync on every batch, and applies its guard; the peers keep a title. `foreign`
 is what other processes took of the machine meanwhile, in cores: with much of it CPU figures are too high for all.
@@ -130,7 +136,12 @@ def tools(peers: str | None) -> dict[str, tuple[str, list[str]]]:
         "Switchroom (durable, Markdown)": ("p", [*ours, "never"]),
         "Switchroom, rendered": ("js", [*ours, "auto"]),
     }
-    if peers:
+    if not peers:
+        console.print("without the peers; `--help` tells how to install them", style="yellow")
+    else:
+        missing = subprocess.run([peers, "-c", "import scrapy, scrapy_playwright, crawlee, parsel"], check=False)
+        if missing.returncode:
+            raise SystemExit(f"{peers} lacks a peer; `--help` tells how to install them")
         scrapy = [peers, str(HERE / "peers" / "scrapy_peer.py"), "URL", "PAGES"]
         crawlee = [peers, str(HERE / "peers" / "crawlee_peer.py"), "URL", "PAGES"]
         known |= {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -254,7 +255,10 @@ SHAPES: dict[str, tuple[Any, Cookie]] = {
 @pytest.mark.parametrize("shape", SHAPES)
 def test_shapes(shape: str) -> None:
     item, expected = SHAPES[shape]
-    assert one(item) == expected
+    kept = one(item)
+    told = {name: value for name, value in msgspec.structs.asdict(kept).items() if value and name != "value"}
+    print(f"{shape:34} {told}")  # the table of shapes: pytest -s
+    assert kept == expected
 
 
 def test_shapes_that_need_a_url() -> None:

@@ -218,6 +218,22 @@ async def test_frontier_scripts(store: Store) -> None:
     assert (await book.counts()) == {"found": 4, "fetched": 1, "kept": 1}
 
 
+async def test_old_jobs_are_forgotten(
+    tools: Tools, store: Store, serve: Serve, new_job: NewJob, records: Records
+) -> None:
+    site = await serve(plain_site(2))
+    over, daily, at_work = await new_job(site), await new_job(site, mode="fresh"), await new_job(site)
+    for job in (over, daily):
+        await job_store.apply(store, job.id, JobEvent.CANCEL)
+    await Frontier(store, over.id, 10).step(Step(links=[("https://x.example/", 0)]))
+    assert await job_store.forget_old(store, 1) == 0
+    late = time.time_ns() // 1_000_000 + 60_000
+    assert await job_store.forget_old(store, late) == 1
+    left = {job.id for job in await job_store.list_jobs(store)}
+    assert left == {daily.id, at_work.id}, "a daily run's job goes with its run; one that is not over stays"
+    assert await store.call("EXISTS", keys.crawl(over.id, "queue"), keys.crawl(over.id, "events")) == 0
+
+
 async def test_a_dead_runner_loses_its_urls_and_what_it_brings_late_counts_once(store: Store) -> None:
     dead, living = (Frontier(store, "j", 10, runner=name) for name in ("dead", "living"))
     await dead.beat()

@@ -91,7 +91,9 @@ async def test_a_page_that_changed_is_in_the_next_answer_with_its_url(
             body = {"question": "How long does the warranty last?"}
             reply = await api.post(f"/api/v1/prediction/{flow}", json=body)
             assert reply.status == 200, await reply.text()
-            return await reply.json()  # type: ignore[no-any-return]
+            told: dict[str, Any] = await reply.json()
+            print(told["text"], [row["metadata"]["source"] for row in told["sourceDocuments"]])
+            return told
 
         job = await (await sidecar.post("/crawl/jobs", json={"url": site.url("/"), "render": "never"})).json()
         await until(sidecar, job["id"], "completed")

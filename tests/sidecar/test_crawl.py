@@ -109,6 +109,12 @@ async def test_a_session_lost_in_between_never_replaces_good_pages(
     await sidecar.post(COOKIES, json=await unity_cookies(site))
     assert (await until(sidecar, lost, "completed", "failed"))["state"] == "completed"
     assert {path.name for path in folder.glob("pages/*")} == set(before)
+    events = await events_of(sidecar, lost)
+    for event in events:  # the event log: pytest -s
+        print(json.dumps(event))
+    states = [event["state"] for event in events if event["event"] == "state"]
+    assert states == ["queued", "running", "waiting_login", "queued", "running", "completed"]
+    assert any(event["event"] == "login_wall" and event["session_lost"] for event in events)
 
 
 async def test_cookies_that_do_not_help_leave_it_waiting(sidecar: TestClient, site: TestClient, until: Until) -> None:

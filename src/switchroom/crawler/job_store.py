@@ -42,6 +42,23 @@ async def delete_job(store: Store, job_id: str) -> None:
     await store.call("DEL", *(keys.crawl(job_id, part) for part in (*PARTS, "lastmods", "changes")))
 
 
+async def forget_old(store: Store, before_ms: int, most: int = 200) -> int:
+    """Remove jobs that were over before `before_ms` (Unix milliseconds), `most` at once; returns how many. Those of
+    Always Fresh go with the run that they belong to."""
+    gone = 0
+    for raw in await store.call("ZRANGE", keys.crawl_jobs(), "-inf", before_ms, "BYSCORE", "LIMIT", 0, most):
+        job_id = raw.decode()
+        try:
+            job = await load_job(store, job_id)
+        except NotFound:
+            await store.call("ZREM", keys.crawl_jobs(), job_id)
+            continue
+        if job.state in FINAL and job.ended_ms < before_ms and job.spec.mode != "fresh":
+            await delete_job(store, job_id)
+            gone += 1
+    return gone
+
+
 def decode_job(raw: bytes) -> Job:
     """A job as it is stored."""
     return _decoder.decode(raw)

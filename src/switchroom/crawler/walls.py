@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 import uuid
@@ -51,10 +50,10 @@ class Walls:
         self._wait = wait
         self._seen: dict[str, int] = {}
         self._knew_us: set[str] = set()
-        self._signed_in_pages: deque[tuple[str, bytes]] = deque(maxlen=5)
+        self._signed_in_pages: deque[tuple[str, int]] = deque(maxlen=5)
         self._same_body = login_wall.SameBody(MOST_ALIKE)
-        self._texts: OrderedDict[bytes, list[str]] = OrderedDict()
-        self._for_any: dict[bytes, bool] = {}
+        self._texts: OrderedDict[int, list[str]] = OrderedDict()
+        self._for_any: dict[int, bool] = {}
         self._fine_until = 0.0  # nothing was found amiss with pages that were good, less than a second ago
         self._other_until = 0.0
         self.last: Waiting | None = None
@@ -72,7 +71,7 @@ class Walls:
         self._seen.pop(host, None)
         if signed_in:
             self._knew_us.add(host)
-            self._signed_in_pages.append((url, _digest(text)))
+            self._signed_in_pages.append((url, hash(text)))
 
     def knew_us(self, host: str) -> bool:
         """Whether the host showed us pages with the cookies as they were given; it may have taken one away since."""
@@ -107,7 +106,7 @@ class Walls:
         """Whether a page that said something else a moment ago shows this very text now; asked once a second at most,
         unless there is more reason (`surely`)."""
         now = time.monotonic()
-        others = {page for page, said in self._signed_in_pages if said != _digest(text)}
+        others = {page for page, said in self._signed_in_pages if said != hash(text)}
         for page in [page for page in self._beside(work.url) if page != work.url and page in others][:1]:
             if now < self._other_until and not surely:
                 break
@@ -119,7 +118,7 @@ class Walls:
 
     async def is_for_any(self, url: str, text: str) -> bool:
         """Whether the site answers an address that nobody has made with this very text too: then it is no page."""
-        digest = _digest(text)
+        digest = hash(text)
         if digest not in self._for_any:
             if len(self._for_any) > _REMEMBERED:
                 self._for_any.clear()
@@ -129,7 +128,7 @@ class Walls:
 
     def repeated(self, url: str, text: str) -> list[str]:
         """The first URLs that had this text, `url` included, where there are several; empty else."""
-        digest = _digest(text)
+        digest = hash(text)
         shown = self._texts.setdefault(digest, [url])
         self._texts.move_to_end(digest)
         if len(self._texts) > _REMEMBERED_TEXTS:
@@ -218,7 +217,3 @@ class Walls:
         except SwitchroomError as error:
             log.debug("second look at a login wall failed", extra={"url": url, "code": error.code})
             return None
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=12).digest()

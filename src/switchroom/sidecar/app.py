@@ -65,7 +65,7 @@ def build_sidecar(settings: SidecarSettings, store: Store) -> web.Application:
         )
         secret = settings.webhook_secret.get_secret_value() if settings.webhook_secret else None
         alerts = Alerts(store, client, key=key, secret=secret)
-        jobs = Jobs(tools, cookies, alerts, at_once=settings.jobs)
+        jobs = Jobs(tools, cookies, alerts, at_once=settings.jobs, keep_ms=int(settings.job_days * DAY_MS))
         at = time_of_day(settings.fresh_at) if settings.fresh_at else None
         zone = ZoneInfo(settings.fresh_zone) if settings.fresh_zone else None
         freshness = Freshness(tools, jobs, at=at, zone=zone)

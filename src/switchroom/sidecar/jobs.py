@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from typing import Any
 
 from switchroom.crawler import job_store
@@ -22,18 +23,23 @@ log = logging.getLogger(__name__)
 
 _LOOK_S = 2.0
 _STOP_S = 15.0
+_SWEEP_S = 600.0
 _ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING})
 
 
 class Jobs:
     """Runs jobs, `at_once` at most, those that other processes run already among them: a job's pages are shared by all
-    that have room for it. `stop()` leaves all resumable."""
+    that have room for it. `stop()` leaves all resumable. Jobs that are over are forgotten after `keep_ms`."""
 
-    def __init__(self, tools: Tools, cookies: CookieFile, alerts: Alerts, *, at_once: int) -> None:
+    def __init__(
+        self, tools: Tools, cookies: CookieFile, alerts: Alerts, *, at_once: int, keep_ms: int = 30 * 86_400_000
+    ) -> None:
         self._tools = tools
         self._cookies = cookies
         self.alerts = alerts
         self._at_once = at_once
+        self._keep_ms = keep_ms
+        self._sweep_at = 0.0
         self._running: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -97,6 +103,7 @@ class Jobs:
                 # Also cookies that another process put into the file, or that came while no sidecar ran.
                 await self.cookies_posted()
                 await self._take_up()
+                await self._sweep()
                 for job in await job_store.list_jobs(self._tools.store, limit=1000):
                     self.alerts.look(job)
             except SwitchroomError as error:
@@ -106,6 +113,15 @@ class Jobs:
                     await self._wake.wait()
             except TimeoutError:
                 continue
+
+    async def _sweep(self) -> None:
+        """Remove the records of jobs that have been over for long; what they read of sites stays."""
+        now = time.monotonic()
+        if now < self._sweep_at:
+            return
+        self._sweep_at = now + _SWEEP_S
+        if gone := await job_store.forget_old(self._tools.store, time.time_ns() // 1_000_000 - self._keep_ms):
+            log.info("old jobs are forgotten", extra={"jobs": gone})
 
     async def _take_up(self) -> None:
         for job in reversed(await job_store.list_jobs(self._tools.store, limit=1000)):

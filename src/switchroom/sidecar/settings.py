@@ -37,6 +37,7 @@ class CrawlSettings(BaseModel):
     verify_days: float = Field(
         default=7.0, gt=0, le=3650, description="days for which a sitemap's lastmod is believed that a page is the same"
     )
+    job_days: float = Field(default=30.0, gt=0, le=3650, description="days that the records of finished jobs are kept")
     webhook_secret: SecretStr | None = None
     """Signs what jobs tell their webhooks (`whsec_` and base64); where not set, each job's own secret does."""
     max_cookie_bytes: int = Field(default=16_777_216, ge=1024, description="largest body of a cookie POST")

@@ -4,7 +4,7 @@
 ([quiet, most]) => new Promise(done => {
   const watch = window[Symbol.for('switchroom')] || { open: 0 };
   const begun = performance.now();
-  const SHORT = 80, PATIENCE_MS = 1500, SCROLLS = 30;
+  const SHORT = 80, PATIENCE_MS = 600, SCROLLS = 30;
   let moved = begun, scrolled = 0, height = 0;
   const waits = /^\W*(?:(?:now )?loading|please wait|one moment|just a moment|lade|wird geladen|nalagam|nalaganje|chargement|cargando|caricamento)\b/i;
   const seen = new MutationObserver(() => { moved = performance.now(); });
