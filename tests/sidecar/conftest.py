@@ -87,7 +87,7 @@ async def sidecar(start_sidecar: Callable[..., Awaitable[Client]]) -> Client:
 def until() -> Callable[..., Awaitable[dict[str, Any]]]:
     """Waits until a job is in one of the states."""
 
-    async def wait(client: Client, job_id: str, *states: str, timeout_s: float = 30) -> dict[str, Any]:
+    async def wait(client: Client, job_id: str, *states: str, timeout_s: float = 120) -> dict[str, Any]:
         seen: dict[str, Any] = {}
         try:
             async with asyncio.timeout(timeout_s):
