@@ -80,6 +80,7 @@ def test_every_route_answers_as_its_document_says(server: Server, tmp_path: Path
 
 
 def test_webhooks_answer_as_their_document_says(server: Server, tmp_path: Path) -> None:
+    before = len(server.log.read_text())
     # nobody answers there: its messages stay on their way
     status, made = server.call("POST", f"{FLOW}/webhooks", {"url": "https://nowhere.invalid/"})
     assert status == 201
@@ -95,7 +96,7 @@ def test_webhooks_answer_as_their_document_says(server: Server, tmp_path: Path) 
         server, tmp_path, config, "--include-path-regex", "/webhooks", "--exclude-method", "DELETE",
         "--max-examples", str(FUZZ or 6),
     )  # fmt: skip
-    log_text = server.log.read_text()
+    log_text = server.log.read_text()[before:]
     assert "webhook tried" in log_text
     assert not any(words in log_text for words in ("a delivery broke", "unexpected error", "was never retrieved"))
 
