@@ -1,7 +1,9 @@
 """What the turn under way of a live call has done: each finished node, and each side effect inside of one, under the
 hold's fencing token. The next attempt walks the turn again from it, so that no tool is called twice.
 
-A store that is away costs this, and not the call: the turn goes on unkept.
+A node that reaches nothing outside costs the caller no wait: it may be run again, so its write is not waited for. What
+changes something outside is kept before the turn goes on. A store that is away costs this, and not the call: the turn
+goes on unkept.
 """
 
 from __future__ import annotations
@@ -25,6 +27,10 @@ KEPT_S = 900
 _WRITE_S = 1.0
 """The caller waits for a write: a slow store is a store that is away."""
 _STEP, _NOTE = "s:", "n:"
+_INSIDE = frozenset(
+    "start agent condition conditionAgent loop directReply retriever humanInput loadRealtimeAgent".split()  # noqa: SIM905
+)
+"""Kinds of nodes whose work stays here, or is kept call by call (an Agent's tools, by `once`)."""
 
 _BEGIN = Script("""
 -- KEYS: memory, turn. ARGV: fencing token, conversation before the turn, seconds to keep it, then the turn's fields.
@@ -64,6 +70,8 @@ class CallJournal(Journal):
         self._before = before
         self._steps: dict[str, bytes] = {}
         self._notes: dict[str, bytes] = {}
+        self._writing: list[asyncio.Task[None]] = []
+        """Writes that nobody has waited for."""
 
     def go_on(self, fields: Mapping[str, bytes], session: Session) -> None:
         """An earlier attempt did this much of the turn; `session` becomes as it left it. Raises `msgspec.DecodeError`
@@ -78,7 +86,7 @@ class CallJournal(Journal):
 
     async def begin(self, session: Session) -> None:
         fields = ("id", self.run_id, "session", _encode(session), "loops", _encode(session.loops))
-        await self._write(_BEGIN, self._before(), *fields)
+        self._later(_BEGIN, self._before(), *fields)
 
     def done(self, key: str) -> Entry | None:
         kept = self._steps.get(key)
@@ -90,15 +98,33 @@ class CallJournal(Journal):
         return sorted(found, key=lambda entry: entry.event.at_ms)
 
     async def commit(self, key: str, entry: Entry, session: Session) -> None:
-        await self._write(_WRITE, self.run_id, _STEP + key, _encode(entry), "session", _encode(session))
+        fields = (_STEP + key, _encode(entry), "session", _encode(session))
+        if entry.event.node_kind in _INSIDE:
+            self._later(_WRITE, self.run_id, *fields)
+            return
+        await self._settle()
+        await self._write(_WRITE, self.run_id, *fields)
 
     async def once(self, key: str, work: Callable[[], Awaitable[Any]]) -> Any:
         kept = self._notes.get(key)
         if kept is not None:
             return msgspec.json.decode(kept)
         value = await work()
+        await self._settle()
         await self._write(_WRITE, self.run_id, _NOTE + key, _encode(value))
         return value
+
+    def _later(self, script: Script, about: str | bytes, *fields: str | bytes) -> None:
+        """Writes go out in the order in which they were begun."""
+        task = asyncio.get_running_loop().create_task(self._write(script, about, *fields), name="call-journal")
+        task.add_done_callback(_seen)
+        self._writing.append(task)
+
+    async def _settle(self) -> None:
+        """Raises `Conflict` where the call was lost meanwhile."""
+        writing, self._writing = self._writing, []
+        for task in writing:
+            await task
 
     async def _write(self, script: Script, about: str | bytes, *fields: str | bytes) -> None:
         try:
@@ -109,3 +135,9 @@ class CallJournal(Journal):
             return
         if not ours:
             raise Conflict("A later hold has the call.", code="run_lost")
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """Nobody may ask what became of a turn's last write: it says itself what went wrong."""
+    if not task.cancelled():
+        task.exception()
