@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from typing import Any
 
 import quickjs
@@ -64,8 +65,11 @@ def run(request: dict[str, Any]) -> dict[str, str]:
         context.set("__body", request["body"])
         context.eval(_RUN)
         context.eval(f"__run((new (async function(){{}}).constructor({declared})), [{arguments}]); 0")
+        until = time.process_time() + request["cpu_s"]
         while context.execute_pending_job():
-            pass
+            # Each job has the engine's limit for itself.
+            if time.process_time() > until:
+                return {"failed": "interrupted"}
         failed, out = context.get("__failed"), context.get("__out")
     except quickjs.JSException as error:
         return {"failed": str(error)}
