@@ -218,6 +218,18 @@ async def test_frontier_scripts(store: Store) -> None:
     assert (await book.counts()) == {"found": 4, "fetched": 1, "kept": 1}
 
 
+async def test_a_host_that_complains_is_asked_more_slowly(store: Store) -> None:
+    manners = Manners(store, "limited.example", "r", 4, 0.0)
+    await manners.beat()
+    assert [round(await manners.pushed_back(None)) for _ in range(4)] == [1, 1, 1, 1], "one burst, one wait"
+    assert await manners.pushed_back("0") == 0
+    begun = time.monotonic()
+    for _ in range(4):
+        async with manners.turn():
+            pass
+    assert time.monotonic() - begun >= 1.0 + 3 * 0.05, "the wait, and then a pace"
+
+
 async def test_old_jobs_are_forgotten(
     tools: Tools, store: Store, serve: Serve, new_job: NewJob, records: Records
 ) -> None:

@@ -26,6 +26,11 @@ BEAT_S = 1.0
 LEASE_S = 5.0
 _BACK_OFF_S = 1.0
 _BACK_OFF_MAX_S = 60.0
+# The pace that a host bears is felt for: much slower when it complains, a little faster with each answer.
+_PACE_S = 0.05
+_PACE_MAX_S = 5.0
+_SLOWER = 1.5
+_FASTER = 0.95
 _POLL_S = 0.05
 _AWAY_PAUSE_MAX_S = 10.0
 
@@ -53,6 +58,7 @@ class Manners:
         self._others = False
         self._next_start = 0.0
         self._strikes = 0
+        self._pace_s = 0.0
         self._away_since: float | None = None
         self._away_looks = 0
         self.answered_before = False
@@ -83,6 +89,8 @@ class Manners:
                 await asyncio.sleep(await self._slot_s())
             while (wait := self._next_start - time.monotonic()) > 0:  # noqa: ASYNC110 (time passes, no event)
                 await asyncio.sleep(wait)
+            if self._pace_s:
+                self._next_start = time.monotonic() + self._pace_s
             yield
         finally:
             self._inside.discard(name)
@@ -108,9 +116,14 @@ class Manners:
         self._met.set()
 
     async def pushed_back(self, retry_after: str | None) -> float:
-        """The host answered 429 or 503: leave it alone for `Retry-After`, else twice as long each time. Seconds."""
-        self._strikes += 1
+        """The host answered 429 or 503: leave it alone for `Retry-After`, else twice as long each time (those of one
+        burst are one time), and go slower from then on. Returns the seconds."""
         wait = retry_after_s(retry_after)
+        pending = self._next_start - time.monotonic() - self._pace_s
+        if wait is None and pending > 0:
+            return pending
+        self._strikes += 1
+        self._pace_s = min(max(_PACE_S, self._pace_s * _SLOWER), _PACE_MAX_S)
         if wait is None:
             wait = min(_BACK_OFF_S * 2 ** (self._strikes - 1), _BACK_OFF_MAX_S)
         wait = min(wait, MAX_RETRY_AFTER_S)
@@ -132,6 +145,7 @@ class Manners:
     def answered(self) -> None:
         """The host answers again."""
         self._strikes = self._away_looks = 0
+        self._pace_s = self._pace_s * _FASTER if self._pace_s > _PACE_S / 4 else 0.0
         self._away_since = None
         self.answered_before = True
 
