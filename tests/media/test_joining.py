@@ -287,6 +287,41 @@ async def test_a_phone_call(house: House) -> None:
     assert goodbye.text == "One moment, please." and not goodbye.interrupted
 
 
+@pytest.mark.parametrize(
+    ("number", "dialled"),
+    [("+38615550100", "+38615550100"), ("sip:desk@pbx.example", "<Sip>sip:desk@pbx.example</Sip>")],
+)
+async def test_a_phone_call_is_transferred(house: House, number: str, dialled: str) -> None:
+    live = f"{house.url}/api/v1/openai-realtime/{FLOW}/live"
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"}) as http:
+        caller = {**CALL, "CallSid": "CA7", "From": f"+3864100000{len(dialled)}"}
+        answer = await ring(http, f"{house.url}/api/v1/twilio/{FLOW}/voice", caller)
+        url = answer.find("Connect/Stream").attrib["url"]  # type: ignore[union-attr]
+        parameters = {one.attrib["name"]: one.attrib["value"] for one in answer.iter("Parameter")}
+        task_id, again = parameters["taskId"], answer.findtext("Redirect")
+        assert again is not None
+        line = PhoneLine(await http.ws_connect(url, headers=signed(url)), parameters)
+        await line.begin()
+        await line.until_voice()
+        for key in "42#":
+            await line.press(key)
+        async with asyncio.timeout(30):
+            while not any(
+                one.text == "42" for row in await house.executions.find(FLOW, task_id) for one in row.transcript
+            ):
+                await asyncio.sleep(0.05)
+        async with http.post(f"{live}/{task_id}/transfer", json={"number": number, "operator": "ann"}) as reply:
+            assert reply.status == 200, await reply.text()
+        async with asyncio.timeout(30):
+            await line.closed.wait()
+        await line.drop()
+        verbs = ET.tostring(await ring(http, again), encoding="unicode")
+        assert f"<Dial>{dialled}</Dial>" in verbs
+        assert "<Hangup" in ET.tostring(await ring(http, again), encoding="unicode")  # once
+    (row,) = await house.executions.find(FLOW, task_id)
+    assert row.end_reason == "transferred" and number in row.detail
+
+
 async def test_who_may_ring(house: House) -> None:
     webhook = f"{house.url}/api/v1/twilio/{FLOW}/voice"
     stream = f"{house.url}/api/v1/twilio/{FLOW}/stream"

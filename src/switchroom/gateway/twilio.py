@@ -131,7 +131,7 @@ async def _voice(request: web.Request, form: MultiDict[str]) -> web.Response:
             raise NotFound(f"There is no call {task_id!r} in this flow.", code="unknown_task")
         number = await parts.store.call("GETDEL", keys.phone_transfer(task_id))
         if number is not None:
-            return _twiml(f"<Dial>{escape(number.decode())}</Dial>")
+            return _twiml(f"<Dial>{_dialled(number.decode())}</Dial>")
         if call.state in (State.WRAPUP, State.ENDED):
             return _twiml(_HANG_UP)
         return _twiml(_A_MOMENT + await _connect(request, flow.id, task_id))
@@ -274,6 +274,14 @@ def _form(raw: bytes) -> MultiDict[str]:
     except (ValueError, UnicodeDecodeError) as error:
         raise BadInput(f"the body must be a form (application/x-www-form-urlencoded): {error}") from error
     return MultiDict(pairs)
+
+
+def _dialled(number: str) -> str:
+    """What is inside of TwiML's `<Dial>` for a number, a `tel:` or a `sip:` URI."""
+    scheme, _, rest = number.partition(":")
+    if scheme in ("sip", "sips"):
+        return f"<Sip>{escape(number)}</Sip>"
+    return escape(rest if scheme == "tel" else number)
 
 
 def _twiml(verbs: str) -> web.Response:
