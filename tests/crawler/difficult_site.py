@@ -394,7 +394,7 @@ def _scripts(request: web.Request) -> web.Response | None:
                 "addEventListener('hashchange', show); show()"
             )
         case "/js-late":
-            body = f"app.textContent = 'Loading…'; setTimeout(() => app.innerHTML = {said}, 900)"
+            body = f"app.textContent = 'Loading…'; setTimeout(() => app.innerHTML = {said}, 700)"
         case "/js-stays":
             body = f"app.innerHTML = {said}; alert('x'); onbeforeunload = () => 'stay'"
         case "/js-menu":

@@ -447,7 +447,7 @@ KEYS = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.dictionaries(KEYS, JSONISH, max_size=10) | JSONISH, max_size=4))
 def test_whatever_comes_each_item_is_judged(items: list[Any]) -> None:
     verdict = normalise(items, now_s=NOW)

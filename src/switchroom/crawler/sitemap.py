@@ -27,7 +27,7 @@ MAX_ENTRIES = 500_000
 
 
 TRIES = 3
-_PAUSE_S = 0.5
+_PAUSE_S = 0.25
 _MAX_PAUSE_S = 30.0
 _INLINE_BYTES = 65_536
 _DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
