@@ -52,7 +52,12 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
         return await handler(request)
     except SwitchroomError as error:
         if error.status >= 500:
-            log.error("request failed", extra={"path": request.path, "code": error.code}, exc_info=error)
+            # Who is asked to come back later was refused on purpose: a line of log, and no trace of the way there.
+            known = {"path": request.path, "code": error.code}
+            if error.retry_after_s is not None:
+                log.warning("request refused for now", extra={**known, "detail": error.detail})
+            else:
+                log.error("request failed", extra=known, exc_info=error)
         _raise_if_begun(request, error)
         return problem_response(request, error)
     except web.HTTPException as error:
