@@ -295,6 +295,15 @@ def _domain(fields: dict[str, Any], page: SplitResult | None) -> str:
         return _host_name(page.hostname if ":" not in page.hostname else f"[{page.hostname}]")
     if not isinstance(raw, str):
         raise _Refused("domain is not text")
+    host, dotted, is_address = _told_host(raw)
+    # A leading dot is the usual carrier; an exporter that strips it says hostOnly: false outright.
+    return "." + host if not is_address and (dotted or fields.get("hostonly") is False) else host
+
+
+@lru_cache(maxsize=2048)
+def _told_host(raw: str) -> tuple[str, bool, bool]:
+    """The host of a `domain` as it was written, whether a dot led it, and whether it is an address. Cookies come in
+    hundreds of one domain."""
     text = raw.strip().lower()
     if "://" in text:
         text = _page_host(text)
@@ -303,10 +312,7 @@ def _domain(fields: dict[str, Any], page: SplitResult | None) -> str:
     if not (text.startswith("[") and text.endswith("]")):
         text = re.sub(r":\d+$", "", text)
     host = _host_name(text)
-    if _is_address(host):
-        return host
-    # A leading dot is the usual carrier; an exporter that strips it says hostOnly: false outright.
-    return "." + host if dotted or fields.get("hostonly") is False else host
+    return host, dotted, _is_address(host)
 
 
 @lru_cache(maxsize=2048)
