@@ -22,7 +22,8 @@ def blobs(data_dir: Path) -> Blobs:
 
 @pytest.fixture(scope="module")
 def settings() -> MediaSettings:
-    return MediaSettings(media_loopback=True, drain_s=2.0, reconnect_grace_s=4.0)
+    # A busy machine's lag turns nobody away here.
+    return MediaSettings(media_loopback=True, drain_s=2.0, reconnect_grace_s=4.0, max_loop_lag_ms=60_000)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

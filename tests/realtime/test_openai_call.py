@@ -140,7 +140,7 @@ async def test_barge_in_and_a_broken_connection_in_one_call(opened: Open) -> Non
 
     first, second = server.sessions
     (cut,) = first.of_type("conversation.item.truncate")
-    assert abs(cut["audio_end_ms"] - (opening.end_ms - opening.start_ms)) < 300
+    assert abs(cut["audio_end_ms"] - (opening.end_ms - opening.start_ms)) < 1000
     told = [event["item"] for event in second.of_type("conversation.item.create")][:3]
     assert [item["content"][0]["text"] for item in told] == [opening.text, HEARS[0], before]
     assert row.usage["responses"]["count"] == 7  # eight were asked for; of the broken one no count came

@@ -185,7 +185,7 @@ async def test_an_operator_listens_talks_and_gives_the_call_back(house: House, d
     assert row.operators[1].detail == "Offer her a refund."
 
     said = [line for line in row.transcript if line.role == "operator"]
-    assert said and re.search("operator", " ".join(line.text for line in said), re.IGNORECASE)
+    assert said and re.search("operator|to talk", " ".join(line.text for line in said), re.IGNORECASE)
     assert row.recording is not None
     _, heard_of_us, rate = await asyncio.to_thread(sides, house.blobs.path(row.recording.blob))
     line = said[0]
