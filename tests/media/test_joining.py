@@ -23,12 +23,12 @@ from switchroom.queue import EndReason, NewCall, Rules, State
 from switchroom.realtime.audio import SILENCE
 from switchroom.realtime.peer import close_peer, new_peer
 from switchroom.realtime.settings import IceServer
-from switchroom.realtime.track import PacedTrack
 from switchroom.realtime.trickle import ice_tag, read_fragment
 from switchroom.realtime.turn import usable
 from switchroom.records.model import ExecutionState
 
 from .conftest import EXAMPLES, FLOW, KEY, PAGE, TOKEN, House
+from .paced_track import PacedTrack
 from .phone_line import PhoneLine, speech_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -26,10 +26,10 @@ from switchroom.realtime.peer import close_peer, new_peer, prepare
 from switchroom.realtime.playout import Playout
 from switchroom.realtime.settings import MediaSettings
 from switchroom.realtime.telephone_event import KeyReader
-from switchroom.realtime.track import PacedTrack
 from switchroom.realtime.webrtc import WebRtcLeg
 
 from .conftest import EXAMPLES
+from .paced_track import PacedTrack
 
 PACKET_S = 0.02
 

@@ -25,9 +25,9 @@ from switchroom.realtime.desk import Mode
 from switchroom.realtime.ears import SpeechParts
 from switchroom.realtime.operators import Asked, LiveCall
 from switchroom.realtime.peer import close_peer, new_peer, prepare
-from switchroom.realtime.track import PacedTrack, mono_of
 from switchroom.store import Blobs, Store
 
+from ..media.paced_track import PacedTrack, mono_of  # noqa: TID252 - one track for the rooms
 from .test_call import SHORT, WAVS, House, open_house, sides
 
 TONE: Samples = (np.sin(2 * np.pi * 480 / RATE * np.arange(FRAME)) * 8000).astype(np.int16)

@@ -17,7 +17,6 @@ from switchroom.errors import BadInput, TimedOut
 from switchroom.realtime.audio import RATE, Samples
 from switchroom.realtime.caller import Caller, OnEvent
 from switchroom.realtime.report import CallReport, HeardTurn
-from switchroom.realtime.track import mono_of
 
 _MAX_AUDIO_S = 600
 
@@ -68,12 +67,12 @@ def load_audio(path: Path) -> Samples:
             resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
             for frame in container.decode(audio=0):
                 for piece in resampler.resample(frame):
-                    parts.append(mono_of(piece))
+                    parts.append(_samples(piece))
                     total += parts[-1].size
                 if total > _MAX_AUDIO_S * RATE:
                     raise BadInput(f"{path.name} is longer than {_MAX_AUDIO_S} s")
             for piece in resampler.resample(None):
-                parts.append(mono_of(piece))
+                parts.append(_samples(piece))
     except FileNotFoundError as error:
         raise BadInput(f"no such file: {path}") from error
     except av.FFmpegError as error:
@@ -81,3 +80,7 @@ def load_audio(path: Path) -> Samples:
     if not total:
         raise BadInput(f"{path.name} holds no audio")
     return np.concatenate(parts)
+
+
+def _samples(mono: av.AudioFrame) -> Samples:
+    return np.asarray(mono.to_ndarray(), dtype=np.int16).reshape(-1)

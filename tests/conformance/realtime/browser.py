@@ -13,7 +13,8 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from switchroom.realtime.audio import FRAME, SILENCE, Samples, level_dbfs
 from switchroom.realtime.peer import close_peer, new_peer, prepare
-from switchroom.realtime.track import PacedTrack, mono_of
+
+from ...media.paced_track import PacedTrack, mono_of  # noqa: TID252 - one track for the rooms
 
 
 class Browser:
