@@ -3,7 +3,7 @@
 # that no wheel ships. Installs only what is missing; a second run compares one hash and stops.
 #
 #   scripts/setup.sh              everything that runs (all extras and the development tools)
-#   scripts/setup.sh tests        and the published JavaScript clients that the tests check us with (Node.js, npm)
+#   scripts/setup.sh tests        and what only tests use: published JavaScript clients (Node.js, npm), recordings of people
 #   PYTHON=/path/to/python3.12 scripts/setup.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -245,5 +245,15 @@ javascript_clients() {
   run_logged "unpacking npm packages" scripts/npm_packages.sh
 }
 
+recordings_of_people() {
+  if [[ ! -d /usr/share/pocketsphinx/test/data ]]; then
+    say "      pocketsphinx-testdata: recordings of people, to count the words that are misheard (2 MB)"
+    apt_install pocketsphinx-testdata
+  fi
+}
+
 main
-if [[ ${1:-} == tests ]]; then javascript_clients; fi
+if [[ ${1:-} == tests ]]; then
+  javascript_clients
+  recordings_of_people
+fi
