@@ -1,5 +1,5 @@
-"""Composition: which role runs what, and what the roles share. Each role builds and connects its rooms in a file of
-its own, `app_<role>.py`, so that a process loads only what it runs."""
+"""Composition: what the roles share. Each role builds and connects its rooms in a file of its own, `app_<role>.py`, so
+that a process loads only what it runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from aiohttp import web
 from switchroom.settings import Settings
 from switchroom.snapshots import leave_snapshots
 from switchroom.store import Store
-from switchroom.tracing import traced
 
 log = logging.getLogger(__name__)
 
@@ -30,19 +29,6 @@ SHUTDOWN_S = 10.0
 """How long requests under way may take after a stop."""
 BACKLOG = 1_024
 """Connections that may wait to be accepted: a campaign opens many at once."""
-
-
-async def run(role: Role, settings: Settings, store: Store, stop: asyncio.Event, ready: Ready) -> None:
-    """Runs a role until `stop` is set."""
-    run_it: Callable[[Settings, Store, asyncio.Event, Ready], Awaitable[None]]
-    if role == "api":
-        from switchroom.app_api import run_api as run_it
-    elif role == "media":
-        from switchroom.app_media import run_media_role as run_it
-    else:
-        from switchroom.app_crawl import run_sidecar as run_it
-    async with traced(role):
-        await run_it(settings, store, stop, ready)
 
 
 def store_folder(settings: Settings) -> Path:

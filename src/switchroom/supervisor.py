@@ -14,17 +14,18 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic_settings import NoDecode
 
-from switchroom.app import Role, run, store_folder
+from switchroom.app import Ready, Role, store_folder
 from switchroom.errors import Conflict, SwitchroomError, Unavailable
 from switchroom.settings import Settings
 from switchroom.store import EmbeddedServer, Store
 from switchroom.store.embedded import die_with_parent
+from switchroom.tracing import traced
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,19 @@ def stop_on_signals() -> asyncio.Event:
     return stop
 
 
+async def _run(role: Role, settings: Settings, store: Store, stop: asyncio.Event, ready: Ready) -> None:
+    """Runs a role until `stop` is set."""
+    run_it: Callable[[Settings, Store, asyncio.Event, Ready], Awaitable[None]]
+    if role == "api":
+        from switchroom.app_api import run_api as run_it
+    elif role == "media":
+        from switchroom.app_media import run_media_role as run_it
+    else:
+        from switchroom.app_crawl import run_sidecar as run_it
+    async with traced(role):
+        await run_it(settings, store, stop, ready)
+
+
 async def run_role(role: Role, settings: Settings) -> None:
     """One role in this process, until SIGTERM; prints `ready ROLE URL` when it can serve."""
     stop = stop_on_signals()
@@ -85,7 +99,7 @@ async def run_role(role: Role, settings: Settings) -> None:
     async with opened_store(settings) as store_url:
         store = await Store.connect(store_url, replicas_ack=settings.replicas_ack)
         try:
-            await run(role, settings, store, stop, ready)
+            await _run(role, settings, store, stop, ready)
         finally:
             await store.close()
 
