@@ -67,13 +67,13 @@ class Mortal(Kept):
     writes = 0
     dead: asyncio.Event
 
-    async def _write(self, *fields: str | bytes) -> None:
+    async def _keep(self, *fields: str | bytes) -> None:
         cls = type(self)
         cls.writes += 1
         if cls.writes == cls.dies_at and not cls.after:
             cls.dead.set()
             await asyncio.Event().wait()
-        await super()._write(*fields)
+        await super()._keep(*fields)
         if cls.writes == cls.dies_at:
             cls.dead.set()
             await asyncio.Event().wait()

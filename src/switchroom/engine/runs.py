@@ -8,7 +8,7 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from switchroom.compact.model import CompactGraph
 from switchroom.engine.album import Album
 from switchroom.engine.custom_tool import CustomTool
 from switchroom.engine.events import Media, TurnInput
-from switchroom.engine.journal import Entry, Journal
+from switchroom.engine.journal import WrittenJournal
 from switchroom.engine.session import Session
 from switchroom.errors import Conflict, SwitchroomError
 from switchroom.store import Script, Store, keys
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 
 LEASE_MS = 6_000
 _RENEW_S = 2.0
-_STEP, _NOTE = "s:", "n:"
 
 _BEGIN = Script("""
 -- KEYS: run, runs. ARGV: run ID, owner, lease ms, given, session.
@@ -105,10 +104,9 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
 _encode = msgspec.json.Encoder().encode
 _given = msgspec.json.Decoder(Given).decode
 _session = msgspec.json.Decoder(Session).decode
-_entry = msgspec.json.Decoder(Entry).decode
 
 
-class Kept(Journal):
+class Kept(WrittenJournal):
     """A run's journal in the store. Who begins a run sets `given` first. `takes` counts how often it was taken over;
     `lost` says that somebody else goes on with it, `parked` that it waited for a time which has come."""
 
@@ -128,8 +126,6 @@ class Kept(Journal):
         self._store = store
         self._owner = owner
         self._places = [keys.run(flow_id, run_id), keys.runs(flow_id)]
-        self._steps: dict[str, bytes] = {}
-        self._notes: dict[str, bytes] = {}
 
     async def begin(self, session: Session) -> None:
         # Loops are counted while a run is walked, and so again when it is walked again.
@@ -145,26 +141,6 @@ class Kept(Journal):
         self.begun = True
         self.session_id = session.session_id
 
-    def done(self, key: str) -> Entry | None:
-        kept = self._steps.get(key)
-        return None if kept is None else _entry(kept)
-
-    def inside(self, key: str) -> list[Entry]:
-        within = (key + "/", key + "#", key + ">")
-        found = [_entry(kept) for place, kept in self._steps.items() if place.startswith(within)]
-        return sorted(found, key=lambda entry: entry.event.at_ms)
-
-    async def commit(self, key: str, entry: Entry, session: Session) -> None:
-        await self._write(_STEP + key, _encode(entry), "session", _encode(session))
-
-    async def once(self, key: str, work: Callable[[], Awaitable[Any]]) -> Any:
-        kept = self._notes.get(key)
-        if kept is not None:
-            return msgspec.json.decode(kept)
-        value = await work()
-        await self._write(_NOTE + key, _encode(value))
-        return value
-
     async def keep_media(self, session: Session, media: list[Media]) -> None:
         await self._album.keep(session, media)
 
@@ -177,7 +153,7 @@ class Kept(Journal):
         return Album(self._store, self.flow_id, self.given.kept_s)
 
     async def renew(self) -> None:
-        await self._write()
+        await self._keep()
 
     def park(self, until_ms: int) -> None:
         self._until_ms = until_ms
@@ -196,7 +172,7 @@ class Kept(Journal):
         self.given = msgspec.structs.replace(
             self.given, deadline_ms=_now_ms() + self.given.turn_ms, loops=dict(session.loops)
         )
-        await self._write("session", _encode(session), "given", _encode(self.given), "parked", b"")
+        await self._keep("session", _encode(session), "given", _encode(self.given), "parked", b"")
 
     async def end(self) -> None:
         """The run is over, or parked."""
@@ -209,17 +185,16 @@ class Kept(Journal):
 
     def load(self, fields: dict[str, bytes]) -> None:
         """Of a run that was taken."""
-        self.resumed = self.begun = True
+        self._resume(fields)
+        self.begun = True
         self.takes = int(fields["takes"])
         self.session = _session(fields["session"])
         assert self.given is not None
         self.session_id = self.session.session_id
         self.session.loops = dict(self.given.loops)
         self.parked = fields.get("parked") == b"1"
-        self._steps = {name[2:]: value for name, value in fields.items() if name.startswith(_STEP)}
-        self._notes = {name[2:]: value for name, value in fields.items() if name.startswith(_NOTE)}
 
-    async def _write(self, *fields: str | bytes) -> None:
+    async def _keep(self, *fields: str | bytes) -> None:
         args: list[str | bytes | int] = [self.run_id, self._owner, LEASE_MS, *fields]
         if not await self._store.run(_WRITE, keys=self._places, args=args):
             self.lost = True

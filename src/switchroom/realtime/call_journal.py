@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import msgspec
 
-from switchroom.engine.journal import Entry, Journal
+from switchroom.engine.journal import Entry, WrittenJournal
 from switchroom.engine.session import Session
 from switchroom.errors import Conflict, SwitchroomError
 from switchroom.store import Script, Store
@@ -26,7 +25,6 @@ KEPT_S = 900
 """A caller who comes back later than this begins anew."""
 _WRITE_S = 1.0
 """The caller waits for a write: a slow store is a store that is away."""
-_STEP, _NOTE = "s:", "n:"
 _INSIDE = frozenset(
     "start agent condition conditionAgent loop directReply retriever humanInput loadRealtimeAgent".split()  # noqa: SIM905
 )
@@ -56,10 +54,9 @@ return 1
 
 _encode = msgspec.json.Encoder().encode
 _session = msgspec.json.Decoder(Session).decode
-_entry = msgspec.json.Decoder(Entry).decode
 
 
-class CallJournal(Journal):
+class CallJournal(WrittenJournal):
     """One turn's. `before` gives the conversation as it stood before it, to be kept in the same write."""
 
     def __init__(self, store: Store, places: list[str], token: int, run_id: str, before: Callable[[], bytes]) -> None:
@@ -68,8 +65,6 @@ class CallJournal(Journal):
         self._places = places
         self._token = token
         self._before = before
-        self._steps: dict[str, bytes] = {}
-        self._notes: dict[str, bytes] = {}
         self._writing: list[asyncio.Task[None]] = []
         """Writes that nobody has waited for."""
 
@@ -80,39 +75,21 @@ class CallJournal(Journal):
         stood.loops = msgspec.json.decode(fields["loops"], type=dict[str, int])  # they are counted again on the walk
         for name in stood.__struct_fields__:
             setattr(session, name, getattr(stood, name))
-        self._steps = {name[2:]: value for name, value in fields.items() if name.startswith(_STEP)}
-        self._notes = {name[2:]: value for name, value in fields.items() if name.startswith(_NOTE)}
-        self.resumed = True
+        self._resume(fields)
 
     async def begin(self, session: Session) -> None:
         fields = ("id", self.run_id, "session", _encode(session), "loops", _encode(session.loops))
         self._later(_BEGIN, self._before(), *fields)
 
-    def done(self, key: str) -> Entry | None:
-        kept = self._steps.get(key)
-        return None if kept is None else _entry(kept)
-
-    def inside(self, key: str) -> list[Entry]:
-        within = (key + "/", key + "#", key + ">")
-        found = [_entry(kept) for place, kept in self._steps.items() if place.startswith(within)]
-        return sorted(found, key=lambda entry: entry.event.at_ms)
-
     async def commit(self, key: str, entry: Entry, session: Session) -> None:
-        fields = (_STEP + key, _encode(entry), "session", _encode(session))
         if entry.event.node_kind in _INSIDE:
-            self._later(_WRITE, self.run_id, *fields)
-            return
+            self._later(_WRITE, self.run_id, *self._step(key, entry, session))
+        else:
+            await super().commit(key, entry, session)
+
+    async def _keep(self, *fields: str | bytes) -> None:
         await self._settle()
         await self._write(_WRITE, self.run_id, *fields)
-
-    async def once(self, key: str, work: Callable[[], Awaitable[Any]]) -> Any:
-        kept = self._notes.get(key)
-        if kept is not None:
-            return msgspec.json.decode(kept)
-        value = await work()
-        await self._settle()
-        await self._write(_WRITE, self.run_id, _NOTE + key, _encode(value))
-        return value
 
     def _later(self, script: Script, about: str | bytes, *fields: str | bytes) -> None:
         """Writes go out in the order in which they were begun."""
