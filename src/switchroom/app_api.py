@@ -7,21 +7,20 @@ import logging
 from collections.abc import Callable
 
 from aiohttp import web
+from pydantic import SecretStr
 
 from switchroom.access import Access
 from switchroom.app import Ready, kept_up, serve_http
-from switchroom.app_knowledge import open_knowledge
+from switchroom.app_engine import EngineParts, open_engine
 from switchroom.dispatch import Dispatcher
-from switchroom.engine import Bounds, Engine, FlowStore
-from switchroom.engine.providers import Models
-from switchroom.engine.retriever import KnowledgeRetriever
+from switchroom.engine import Bounds
 from switchroom.engine.takeover import Takeover
 from switchroom.gateway.app import build_gateway
 from switchroom.gateway.enqueue_lane import EnqueueLane
 from switchroom.gateway.services import SERVICES, Services
 from switchroom.housekeeping import Housekeeping
 from switchroom.knowledge import Embedding
-from switchroom.net import Guard, GuardedClient
+from switchroom.net import Guard
 from switchroom.queue import Feed, Queue
 from switchroom.realtime.signalling import SignalClient
 from switchroom.records import Executions
@@ -36,54 +35,25 @@ log = logging.getLogger(__name__)
 
 async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: Ready) -> None:
     """An API node: HTTP, and the housekeeping of the queues."""
-    blobs = await asyncio.to_thread(Blobs, settings.data / "recordings")
-    queue, feed, flows = Queue(store), Feed(store), FlowStore(store)
-    executions = Executions(store, blobs)
-    out = GuardedClient(settings.outbound_allow)
-    models = Models(settings.providers)
-    bounds = Bounds(deadline_s=settings.turn_timeout_s)
-    knowledge, embeddings = open_knowledge(settings, store)
-    engine = Engine(
-        flows,
-        responder=models,
-        variables=settings.variables,
-        client=out,
-        bounds=bounds,
-        retriever=KnowledgeRetriever(knowledge),
-        programs=settings.mcp_programs,
-    )
-    secrets_key = settings.secrets_key.get_secret_value() if settings.secrets_key else None
-    webhooks = Webhooks(store, out, secrets_key=secrets_key)
-    app = build_gateway(
-        Services(
-            store=store,
-            queue=queue,
-            feed=feed,
-            flows=flows,
-            engine=engine,
-            executions=executions,
-            access=Access(store, settings.api_keys, allow_open=settings.allow_open or is_loopback(settings.host)),
-            audio=AudioFiles(blobs, key=secrets_key),
-            signals=SignalClient(store),
-            knowledge=knowledge,
-            guard=Guard(settings.outbound_allow),
-            cc_hosts=Guard(settings.cc_hosts) if settings.cc_hosts else None,
-            webhooks=webhooks,
-            max_body_bytes=settings.max_body_bytes,
-            turn_timeout_s=settings.turn_timeout_s,
-            max_bulk_lines=settings.max_bulk_lines,
-            notify_secret=settings.notify_secret.get_secret_value() if settings.notify_secret else None,
-            notify_open=settings.notify_open,
-            public_url=settings.public_url,
-            ice_servers=settings.media.ice_servers,
-            twilio_token=settings.twilio_auth_token.get_secret_value() if settings.twilio_auth_token else None,
-        )
-    )
     if not settings.api_keys:
         log.warning(
             "no API key is configured: requests are accepted without one until a key is created",
             extra={"host": settings.host},
         )
+    blobs = await asyncio.to_thread(Blobs, settings.data / "recordings")
+    async with open_engine(settings, store, Bounds(deadline_s=settings.turn_timeout_s)) as parts:
+        services = _services(settings, store, parts, blobs)
+        try:
+            await _serve(settings, services, parts, stop, ready)
+        finally:
+            await services.queue.close()
+            await services.feed.close()
+            await services.webhooks.close()
+
+
+async def _serve(settings: Settings, services: Services, parts: EngineParts, stop: asyncio.Event, ready: Ready) -> None:
+    """Answers requests until `stop`; meanwhile the work goes on that nobody asks for."""
+    store, queue, executions, webhooks = services.store, services.queue, services.executions, services.webhooks
     keeper = Housekeeping(
         store,
         queue,
@@ -92,38 +62,59 @@ async def run_api(settings: Settings, store: Store, stop: asyncio.Event, ready: 
         record_days=settings.record_days,
         recording_days=settings.recording_days,
     )
-    hooks = WebhookFeed(store, queue, webhooks)
-    dispatcher = Dispatcher(store, queue, flows, webhooks.endpoints, out)
+    dispatcher = Dispatcher(store, queue, parts.flows, webhooks.endpoints, parts.out)
+    works = {
+        "housekeeping": keeper.run,
+        "webhook-feed": WebhookFeed(store, queue, webhooks).run,
+        "takeover": Takeover(store, parts.engine, executions).run,
+        "knowledge": parts.knowledge.follow,
+    }
+    if parts.embeddings is not None:
+        works["embedding"] = Embedding(store, parts.embeddings).run
+    background = [asyncio.create_task(kept_up(work), name=name) for name, work in works.items()]
 
     def up(url: str) -> None:
         dispatcher.base_url = (settings.public_url or url).rstrip("/")
         background.append(asyncio.create_task(kept_up(dispatcher.run), name="dispatch"))
         ready(url)
 
-    background = [
-        asyncio.create_task(kept_up(keeper.run), name="housekeeping"),
-        asyncio.create_task(kept_up(hooks.run), name="webhook-feed"),
-        asyncio.create_task(kept_up(Takeover(store, engine, executions).run), name="takeover"),
-        asyncio.create_task(kept_up(knowledge.follow), name="knowledge"),
-    ]
-    if embeddings is not None:
-        background.append(asyncio.create_task(kept_up(Embedding(store, embeddings).run), name="embedding"))
     try:
-        await serve_http(
-            app, settings.host, settings.port, stop, up, lambda app, server: EnqueueLane(app[SERVICES], server)
-        )
+        await serve_http(build_gateway(services), settings.host, settings.port, stop, up, _lane)
     finally:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
-        await queue.close()
-        await feed.close()
-        await webhooks.close()
-        await models.close()
-        await knowledge.close()
-        if embeddings is not None:
-            await embeddings.close()
-        await out.close()
+
+
+def _services(settings: Settings, store: Store, parts: EngineParts, blobs: Blobs) -> Services:
+    secrets_key = _text(settings.secrets_key)
+    return Services(
+        store=store,
+        queue=Queue(store),
+        feed=Feed(store),
+        flows=parts.flows,
+        engine=parts.engine,
+        executions=Executions(store, blobs),
+        access=Access(store, settings.api_keys, allow_open=settings.allow_open or is_loopback(settings.host)),
+        audio=AudioFiles(blobs, key=secrets_key),
+        signals=SignalClient(store),
+        knowledge=parts.knowledge,
+        guard=Guard(settings.outbound_allow),
+        cc_hosts=Guard(settings.cc_hosts) if settings.cc_hosts else None,
+        webhooks=Webhooks(store, parts.out, secrets_key=secrets_key),
+        max_body_bytes=settings.max_body_bytes,
+        turn_timeout_s=settings.turn_timeout_s,
+        max_bulk_lines=settings.max_bulk_lines,
+        notify_secret=_text(settings.notify_secret),
+        notify_open=settings.notify_open,
+        public_url=settings.public_url,
+        ice_servers=settings.media.ice_servers,
+        twilio_token=_text(settings.twilio_auth_token),
+    )
+
+
+def _text(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret is not None else None
 
 
 def _lane(app: web.Application, application: Callable[[], asyncio.Protocol]) -> EnqueueLane:
