@@ -13,11 +13,15 @@ from switchroom.crawler.extract import article, document, front_matter
 from switchroom.crawler.job import FINAL, TABLE, JobEvent, JobState, next_state
 from switchroom.crawler.manners import retry_after_s
 from switchroom.crawler.output import file_name
-from switchroom.crawler.page import read_page
+from switchroom.crawler.page import Page, page_of, parsed
 from switchroom.crawler.robots import Robots
 from switchroom.crawler.sitemap import Entry, parse_sitemap
 from switchroom.crawler.traps import ALIKE_BUDGET, Traps
 from switchroom.errors import Conflict
+
+
+def read_page(html: str, url: str) -> Page:
+    return page_of(parsed(html), url)
 
 
 @pytest.mark.parametrize(

@@ -86,20 +86,18 @@ async def test_a_stopped_row_waits_and_goes_on(executions: Executions) -> None:
     assert (found, total) == ([], 0)
 
 
-async def test_a_recording_can_follow_the_end(executions: Executions, blobs: Blobs) -> None:
+async def test_a_recording_goes_with_its_record(executions: Executions, blobs: Blobs) -> None:
     ended = row()
     await executions.begin(ended)
-    await executions.finish(ended, ExecutionState.FINISHED)
     name, path = await asyncio.to_thread(blobs.new, "wav")
     audio = Recording(blob=name, format="wav", sample_rate=16000, channels=2, duration_ms=10, bytes=684)
-    assert await executions.attach_recording(ended, audio)
-    assert not await executions.attach_recording(ended, Recording(**{**_asdict(audio), "bytes": 1}))
+    ended.recording = audio
+    assert await executions.finish(ended, ExecutionState.FINISHED)
     stored = await executions.get(ended.id)
     assert stored is not None and stored.recording == audio and stored.state is ExecutionState.FINISHED
 
     assert await executions.delete([ended.id]) == 1
     assert not path.exists()
-    assert not await executions.attach_recording(ended, audio)
 
 
 async def test_delete_takes_row_indexes_and_hints(executions: Executions, store: Store) -> None:
@@ -311,7 +309,3 @@ def _plain(one: Execution, wanted: ExecutionFilter) -> bool:
             wanted.end_ms is None or one.created_ms <= wanted.end_ms,
         )
     )
-
-
-def _asdict(audio: Recording) -> dict[str, object]:
-    return {name: getattr(audio, name) for name in audio.__struct_fields__}

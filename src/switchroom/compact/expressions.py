@@ -31,7 +31,6 @@ _SOUND = (
     " return f(x) === f(y) };"
 )
 """What is a thousand characters longer is not the same words: a caller's letter of 120 kB is not looked through."""
-_OPERATOR = re.compile(r"\s*(===|==|!==|!=)\s*$")
 _WORD = re.compile(r"[A-Za-z_$][\w$]*")
 _BEFORE_REGEX = frozenset("(,=:[!&|?{};+-*%<>~^")
 

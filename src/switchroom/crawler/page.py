@@ -52,11 +52,6 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     refresh: str | None
 
 
-def read_page(html: str, url: str) -> Page:
-    """Parse `html`, which was found at `url`."""
-    return page_of(parsed(html), url)
-
-
 def parsed(html: str) -> LexborHTMLParser:
     """The tree of a page. What it writes out as shadow trees (`<template shadowrootmode>`) a reader sees too."""
     if "shadowrootmode" in html:

@@ -58,13 +58,12 @@ _HEAVY = [
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A rendered page: where it ended, the main answer's status, its HTML. `hurried` says that it never settled;
-    `screenshot` is a JPEG of the whole page where one was asked for."""
+    """A rendered page: where it ended, the main answer's status, its HTML. `screenshot` is a JPEG
+    of the whole page where one was asked for."""
 
     url: str
     status: int
     html: str
-    hurried: bool
     screenshot: bytes = b""
 
 
@@ -308,7 +307,7 @@ async def _visit(session: _Session, slot: _Slot, url: str, timeout_s: float, scr
         picture = await page.screenshot(type="jpeg", quality=60, full_page=True, timeout=timeout_s * 1000)
     status = answer.status if answer is not None else 200
     final, html = str(seen.get("url", page.url)), str(seen.get("html") or await page.content())
-    rendered = Rendered(final, status, html, hurried=bool(seen.get("late", True)), screenshot=picture)
+    rendered = Rendered(final, status, html, screenshot=picture)
     return rendered, str(seen.get("cookie", ""))
 
 

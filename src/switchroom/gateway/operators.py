@@ -8,7 +8,6 @@ the scope `calls:operate` changes.
 from __future__ import annotations
 
 import re
-from typing import TypeVar
 
 import msgspec
 from aiohttp import hdrs, web
@@ -27,7 +26,6 @@ from switchroom.realtime.operators import Asked, LiveCall
 MAX_BODY = 16 << 10
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,80}")
 _NUMBER = re.compile(r"\+?[0-9*#]{2,32}|(sips?|tel):[^\s<>\"]{1,200}")
-T = TypeVar("T")
 
 
 class ModeBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):

@@ -140,10 +140,6 @@ class Ears:
         self.frames_dropped = 0
 
     @property
-    def caller_speaking(self) -> bool:
-        return self._down or self._endpointer.speaking
-
-    @property
     def backlog(self) -> int:
         """Frames that were fed and not heard yet."""
         return self._frames.qsize()

@@ -121,8 +121,6 @@ async def started(socket: Socket) -> Started:
 class MediaStreamLeg:
     """One telephone call. `run` reads the socket until the leg is over; `close` always. See `voice.Transport`."""
 
-    line_rate = G711_RATE
-
     def __init__(
         self,
         settings: MediaSettings,

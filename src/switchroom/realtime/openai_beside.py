@@ -151,8 +151,6 @@ def played_out(playout: Playout) -> None:
 class BesideLeg:
     """See `voice.Transport`: a leg that carries nothing. Closing it hangs up at the service."""
 
-    line_rate = RATE
-
     def __init__(self, settings: MediaSettings, call_id: str) -> None:
         self._settings = settings
         self._call_id = call_id

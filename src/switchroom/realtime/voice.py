@@ -143,9 +143,6 @@ class Transport(Protocol):
     `Playout.confirmed_by_leg` and `on_clear` in `start`, and calls `Playout.confirm`.
     """
 
-    line_rate: int
-    """Samples a second that the caller's line carries: 8000 for a telephone."""
-
     connected: asyncio.Event
     """Set once media can flow."""
     gone: asyncio.Event

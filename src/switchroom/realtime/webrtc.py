@@ -19,7 +19,7 @@ from aiortc import RTCDataChannel, RTCPeerConnection, RTCSessionDescription
 
 from switchroom.errors import BadInput, PreconditionFailed, TimedOut, Unprocessable
 from switchroom.realtime import opus
-from switchroom.realtime.audio import RATE, SILENCE, Samples
+from switchroom.realtime.audio import SILENCE, Samples
 from switchroom.realtime.media_path import MediaPath
 from switchroom.realtime.peer import SilentTrack, asking_for_copies, close_peer, new_peer, prepare
 from switchroom.realtime.playout import Playout
@@ -45,8 +45,6 @@ class WebRtcLeg:
     `channel` is the label of the client's data channel. With `on_text` another protocol is spoken on it: messages go
     there as they are, and nothing of ours is sent but `send_text`.
     """
-
-    line_rate = RATE
 
     def __init__(
         self, settings: MediaSettings, *, channel: str = "events", on_text: Callable[[str | bytes], None] | None = None

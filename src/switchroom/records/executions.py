@@ -87,15 +87,6 @@ class Executions:
             execution.stopped_ms = execution.stopped_ms or execution.updated_ms
         return await self._write(execution)
 
-    async def attach_recording(self, execution: Execution, recording: Recording) -> bool:
-        """Name the recording of a row that may be final already (audio is closed after the record is).
-
-        False if the row is gone or has one: the caller then deletes its file.
-        """
-        execution.recording = recording
-        key = keys.execution(execution.flow_id, execution.id)
-        return bool(await self._store.run(scripts.ATTACH, keys=[key], args=[_encode(recording)]))
-
     async def attach_artefacts(self, execution: Execution, artefacts: list[Artefact]) -> bool:
         """What the flow made of an ended call; it replaces what was there. False if the row is gone."""
         execution.artefacts = artefacts

@@ -35,12 +35,6 @@ redis.call('ZREM', KEYS[1 + tonumber(old)], ARGV[1])
 return 1
 """)
 
-ATTACH = Script("""
--- KEYS: row. ARGV: recording.
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-return redis.call('HSETNX', KEYS[1], 'recording', ARGV[1])
-""")
-
 ARTEFACTS = Script("""
 -- KEYS: row. ARGV: artefacts. They come when the row is final, so they stand beside its body.
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end

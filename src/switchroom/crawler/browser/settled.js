@@ -23,7 +23,7 @@
     } else {
       seen.disconnect();
       const root = watch.shadowed ? flat(document.documentElement) : document.documentElement;
-      done({ url: location.href, html: root.outerHTML, cookie: document.cookie, late });
+      done({ url: location.href, html: root.outerHTML, cookie: document.cookie });
     }
   };
   // Not innerText: that would lay the page out. A few words may be all there is, or all there is yet.

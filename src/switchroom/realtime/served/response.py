@@ -40,7 +40,6 @@ class Response:
         self._conversation = conversation if items is not None else None
         self._audio = audio
         self._message: Item | None = None
-        self._part_open = False
         self._text = ""
         self._usage: dict[str, int] = {}
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from aiohttp import WSMsgType, web
 
-from switchroom.realtime.audio import FRAME_S, RATE, SILENCE, Framer, Samples
+from switchroom.realtime.audio import FRAME_S, SILENCE, Framer, Samples
 from switchroom.realtime.playout import Playout
 from switchroom.realtime.served.clients import Clients
 from switchroom.realtime.voice import Listener
@@ -87,8 +87,6 @@ class SocketClient:
 
 class SocketLeg(SocketClient):
     """See the module, and `voice.Transport`. It is connected once `serve` has a socket."""
-
-    line_rate = RATE
 
     def __init__(self, clients: Clients) -> None:
         super().__init__(clients)
