@@ -294,9 +294,7 @@ class Conversation(Speaker):
 
     async def _go_on_from(self, left: Remembered) -> None:
         """After a crash: the turn that was cut off is run again; without one the agent says its last words again."""
-        messages = self.session.messages
-        last = messages[-1].text if left.given is None and messages and messages[-1].role == "agent" else ""
-        await self.announce(f"{self._settings.resume_text} {last}".strip())
+        await self.announce(f"{self._settings.resume_text} {left.last_words}".strip())
         if left.given is not None:
             self._begin(left.given, None)
 

@@ -172,12 +172,8 @@ class KioskCall:
         if left is None:
             self._start(TurnInput(kind="start"))
             return
-        given, messages = left.given, left.session.messages
-        resume = self._flow.settings.voice.resume_text
-        words = [TalkSettings().resume_text if resume is None else resume]
-        if given is None and messages and messages[-1].role == "agent":
-            words.append(messages[-1].text)
-        self._start(given, " ".join(words).strip())
+        settings = TalkSettings().led_by(self._flow.settings.voice)
+        self._start(left.given, f"{settings.resume_text} {left.last_words}".strip())
 
     async def resume(self) -> None:
         """Goes on with what an earlier connection left."""

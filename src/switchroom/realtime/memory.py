@@ -27,6 +27,12 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     given: TurnInput | None = None
     run_id: str = ""
 
+    @property
+    def last_words(self) -> str:
+        """What the agent says again where the caller's turn had not begun; empty where somebody else spoke last."""
+        messages = self.session.messages
+        return messages[-1].text if self.given is None and messages and messages[-1].role == "agent" else ""
+
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Remembered).decode

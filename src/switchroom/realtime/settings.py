@@ -8,7 +8,6 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from switchroom.engine.voice_settings import VoiceSettings
 from switchroom.realtime.openai_cost import PRICES
 from switchroom.realtime.talk_settings import TalkSettings
 
@@ -122,10 +121,6 @@ class MediaSettings(TalkSettings):
     openai_currency: str = "USD"
     openai_tries: int = Field(default=5, ge=1, le=50)
     """Connections lost in a row after which the call ends."""
-
-    def led_by(self, voice: VoiceSettings) -> MediaSettings:
-        """These, with what a flow sets for its own calls."""
-        return self.model_copy(update=voice.given())
 
     @field_validator("openai_api_key")
     @classmethod

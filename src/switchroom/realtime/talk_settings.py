@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from switchroom.engine.voice_settings import VoiceSettings
 
 BACKCHANNELS = (
     "mm-hm", "mhm", "mm", "mmm", "hmm", "hm", "uh-huh", "aha", "ah", "oh", "huh", "uh", "um", "er", "you", "ha",
@@ -74,6 +76,11 @@ class TalkSettings(BaseModel):
     """How often, while the place stays the same; a better place is told sooner."""
     resume_text: str = "Sorry, we were cut off."
     """Said first where a call goes on after a crash or a stop of its process."""
+
+    def led_by(self, voice: VoiceSettings) -> Self:
+        """These, with what a flow sets for its own calls."""
+        given = voice.given()
+        return self.model_copy(update={name: given[name] for name in given if name in type(self).model_fields})
 
     @property
     def prompts(self) -> tuple[str, ...]:
