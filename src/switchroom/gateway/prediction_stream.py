@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from switchroom.engine.events import NodeFinished, NodeStarted, Token
 from switchroom.errors import SwitchroomError
+from switchroom.gateway.reply import begin_events
 from switchroom.gateway.speech import SPEECH, read_aloud
 from switchroom.gateway.trace import status_of, usage_metadata
 from switchroom.gateway.turns import Turn
@@ -25,14 +26,7 @@ HEARTBEAT_S = 15.0
 
 async def stream(request: web.Request, turn: Turn, answer: Callable[[], msgspec.Struct]) -> web.StreamResponse:
     """Writes the turn's events; `answer` is called at its end, for the members that a whole reply would have."""
-    reply = web.StreamResponse(
-        headers={
-            hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
-            hdrs.CACHE_CONTROL: "no-cache",
-            "X-Accel-Buffering": "no",
-        }
-    )
-    await reply.prepare(request)
+    reply = await begin_events(request)
     writing = asyncio.Lock()
 
     async def send(event: str, data: Any, **beside: Any) -> None:

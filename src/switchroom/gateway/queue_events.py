@@ -9,13 +9,13 @@ import time
 from functools import lru_cache
 
 import msgspec
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from switchroom.access import Scope
 from switchroom.gateway.lingering import lingering
 from switchroom.gateway.operation import operation
 from switchroom.gateway.queue import BASE
-from switchroom.gateway.reply import bad_parameter, rfc3339
+from switchroom.gateway.reply import bad_parameter, begin_events, rfc3339
 from switchroom.gateway.services import known_flow, services
 from switchroom.queue import QueueEvent
 
@@ -80,14 +80,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     if after is not None and not _EVENT_ID.fullmatch(after):
         raise bad_parameter("lastEventId", "is not an event ID of this stream")
     newest, lost = await feed.position(flow.id, after or "0-0")
-    reply = web.StreamResponse(
-        headers={
-            hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
-            hdrs.CACHE_CONTROL: "no-cache",
-            "X-Accel-Buffering": "no",
-        }
-    )
-    await reply.prepare(request)
+    reply = await begin_events(request)
     begin = b"retry: %d\n\n" % RETRY_MS
     if after is None:
         # An ID alone is no event, but a client that reconnects before the first one names it.

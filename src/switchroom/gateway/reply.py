@@ -1,4 +1,5 @@
-"""How the gateway writes and reads small things on the wire: JSON, times, query parameters, entity tags."""
+"""How the gateway writes and reads small things on the wire: JSON, streams of events, times, query parameters, entity
+tags."""
 
 from __future__ import annotations
 
@@ -21,6 +22,19 @@ _MEMBER = re.compile(r"Object (?:(missing required)|contains unknown) field `(.*
 
 def json_reply(value: Any, *, status: int = 200, headers: LooseHeaders | None = None) -> web.Response:
     return web.Response(body=_encode(value), status=status, content_type="application/json", headers=headers)
+
+
+async def begin_events(request: web.Request) -> web.StreamResponse:
+    """A stream of server-sent events that has begun. Proxies are told to pass each one on at once."""
+    reply = web.StreamResponse(
+        headers={
+            hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
+            hdrs.CACHE_CONTROL: "no-cache",
+            "X-Accel-Buffering": "no",
+        }
+    )
+    await reply.prepare(request)
+    return reply
 
 
 def rfc3339(at_ms: int) -> str | None:

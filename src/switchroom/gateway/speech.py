@@ -12,13 +12,13 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from switchroom.access import Scope
 from switchroom.errors import Conflict, SwitchroomError
 from switchroom.gateway.operation import operation
 from switchroom.gateway.public import chat_flow, take_turn
-from switchroom.gateway.reply import json_reply, read_as
+from switchroom.gateway.reply import begin_events, json_reply, read_as
 from switchroom.gateway.services import services
 
 if TYPE_CHECKING:
@@ -168,9 +168,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
     await take_turn(request, flow)
     speech = request.app[SPEECH]
     await speech.ready()
-    headers = {hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8", hdrs.CACHE_CONTROL: "no-cache"}
-    reply = web.StreamResponse(headers=headers)
-    await reply.prepare(request)
+    reply = await begin_events(request)
 
     async def send(event: str, data: Any) -> None:
         frame = msgspec.json.encode({"event": event, "data": data})
