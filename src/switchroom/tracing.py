@@ -25,13 +25,9 @@ log = logging.getLogger(__name__)
 
 CALL = "call"
 TURN = "turn"
-STAGES = {
-    "endpoint": "endpoint_ms",
-    "transcript": "transcript_ms",
-    "first_token": "first_token_ms",
-    "first_audio": "first_audio_ms",
-}
-"""Spans of a turn, one after another -> the member of its timing at which each ends."""
+STAGES = {stage: member for stage, member in metrics.STAGES.items() if stage != "audio_made"}
+"""Spans of a turn, one after another -> the member of its timing at which each ends. The first audio is made and sent
+in one span."""
 FLOW_ID = "switchroom.flow_id"
 TASK_ID = "switchroom.task_id"
 EXECUTION_ID = "switchroom.execution_id"
