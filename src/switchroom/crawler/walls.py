@@ -107,13 +107,13 @@ class Walls:
         unless there is more reason (`surely`)."""
         now = time.monotonic()
         others = {page for page, said in self._signed_in_pages if said != hash(text)}
-        for page in [page for page in self._beside(work.url) if page != work.url and page in others][:1]:
-            if now < self._other_until and not surely:
-                break
-            again = await self._once_more(page)
-            if again is not None and again.page is not None and again.page.text == text:
-                return True
-            self._other_until = now + _FINE_S
+        other = next((page for page in self._beside(work.url) if page != work.url and page in others), None)
+        if other is None or (now < self._other_until and not surely):
+            return False
+        again = await self._once_more(other)
+        if again is not None and again.page is not None and again.page.text == text:
+            return True
+        self._other_until = now + _FINE_S
         return False
 
     async def is_for_any(self, url: str, text: str) -> bool:
