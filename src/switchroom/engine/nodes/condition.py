@@ -61,8 +61,8 @@ class Condition:
             tests = [Test(type="expression", expression=declared.expression), *declared.conditions]
         seen: list[dict[str, Any]] = []
         for index, test in enumerate(tests):
-            holds = await _holds(step, test)
-            seen.append({**_shown(step, test), "isFulfilled": holds})
+            holds, shown = await _judged(step, test)
+            seen.append({**shown, "isFulfilled": holds})
             if holds:
                 return Result({"condition": index, "conditions": seen}, branch=index)
         # The else, as Flowise's clients know it.
@@ -70,21 +70,23 @@ class Condition:
         return Result({"condition": None, "conditions": seen}, branch=len(tests))
 
 
-def _shown(step: Step, test: Test) -> dict[str, Any]:
-    """What was compared, for the trace."""
-    if test.expression:
-        return {"type": "expression", "expression": test.expression}
-    one, two = (as_text(step.value(value))[:_SHOWN] for value in (test.value1, test.value2))
-    return {"type": test.type, "value1": one, "operation": test.operation, "value2": two}
-
-
-async def _holds(step: Step, test: Test) -> bool:
+async def _judged(step: Step, test: Test) -> tuple[bool, dict[str, Any]]:
+    """Whether it holds, and what was compared, for the trace."""
     if test.type == "expression" or test.expression:
-        if not test.expression.strip():
-            return False
-        expression = compile_expression(test.expression, spoken=step.realtime)
-        return await evaluate(expression, step.scope.bound(), step.scope.lookup, step.sandbox)
+        return await _expressed(step, test.expression), {"type": "expression", "expression": test.expression}
     one, two = step.value(test.value1), step.value(test.value2)
+    shown = {"value1": as_text(one)[:_SHOWN], "operation": test.operation, "value2": as_text(two)[:_SHOWN]}
+    return await _compare(step, test, one, two), {"type": test.type, **shown}
+
+
+async def _expressed(step: Step, text: str) -> bool:
+    if not text.strip():
+        return False
+    expression = compile_expression(text, spoken=step.realtime)
+    return await evaluate(expression, step.scope.bound(), step.scope.lookup, step.sandbox)
+
+
+async def _compare(step: Step, test: Test, one: Any, two: Any) -> bool:
     if test.operation in ("isEmpty", "notEmpty"):
         return (as_text(one).strip() == "") == (test.operation == "isEmpty")
     if test.type == "number":
