@@ -183,7 +183,7 @@ async def test_a_whole_call(house: House, data_dir: Path, spans: InMemorySpanExp
     caller = " ".join(line["text"] for line in report.transcript if line["role"] == "caller").lower()
     agent = " ".join(line["text"] for line in report.transcript if line["role"] == "agent").lower()
     assert "order number" in caller and "operator" in caller
-    assert "ticket, t-17" in agent  # the form reached the greeting
+    assert "request t-17" in agent  # the form reached the greeting
     assert "thank you" in agent  # the route of the first utterance
     assert all(turn.answer_after_ms is not None for turn in report.turns)
     assert report.heard_dbfs > -40

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-GREETING = "Hello, this is the support line. I see your ticket, T-17. How can I help you?"
+GREETING = "Hello, this is the support line. I have your request T-17 here. How can I help you?"
 
 
 class Line:

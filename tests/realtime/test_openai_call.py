@@ -37,7 +37,7 @@ SAYS = [
     Says(text="Thank you. I noted order number 4 1 7 2. Is there anything else?"),
     Says(calls=[("OPERATOR", {})]),
 ]
-GREETING = "Hello, this is the support line. I see your ticket, T-17. How can I help you?"
+GREETING = "Hello, this is the support line. I have your request T-17 here. How can I help you?"
 HAND_OVER = "I am connecting you with an operator. One moment, please."
 Open = Callable[[Script], AbstractAsyncContextManager[tuple[House, RealtimeServer]]]
 

@@ -34,7 +34,7 @@ from .test_local_engine import Line
 EXAMPLES = Path(__file__).parents[2] / "examples"
 VOICE = EXAMPLES / "caller-3-operator.wav"
 INVOICE = EXAMPLES / "caller-1-invoice.wav"
-GREETING = "Hello, this is the support line. I see your ticket, T-17. How can I help you?"
+GREETING = "Hello, this is the support line. I have your request T-17 here. How can I help you?"
 ASKS = "Of course. Please tell me your order number, digit by digit."
 
 Dial = Callable[..., Awaitable[tuple[Line, asyncio.Task[Concluded], RealtimeServer]]]
