@@ -21,6 +21,7 @@ from pydantic_settings import (
 from switchroom.engine.providers.embeddings import EmbeddingSettings
 from switchroom.engine.providers.settings import ProviderSettings, check_providers
 from switchroom.realtime.settings import MediaSettings
+from switchroom.settings_types import Secret
 from switchroom.sidecar.settings import CrawlSettings
 from switchroom.store.address import Target
 
@@ -61,16 +62,16 @@ class Settings(BaseSettings):
     """API keys, each of 16 characters or more; in the environment with commas between them."""
     allow_open: bool = False
     """Serve without any key on an address that is not loopback. Only behind something that asks for one."""
-    ingest_secret: SecretStr | None = None
+    ingest_secret: Secret = None
     """What `X-Ingest-Secret` must hold on the sidecar."""
-    secrets_key: SecretStr | None = None
+    secrets_key: Secret = None
     """Encrypts the signing secrets of webhooks in the store (without it they stand there in clear), and recordings if
     `media.record_encrypted` is set."""
     notify_secret: SecretStr | None = Field(default=None, min_length=32)
     """What `X-Notify-Secret` must hold at the notify hub (`/ws`); without it the hub is off."""
     notify_open: bool = False
     """The notify hub asks for no secret. For development only."""
-    twilio_auth_token: SecretStr | None = None
+    twilio_auth_token: Secret = None
     """Of the Twilio account whose numbers lead here: requests at `/api/v1/twilio` must carry its signature (or an API
     key)."""
     outbound_allow: Words = ()
@@ -139,11 +140,6 @@ class Settings(BaseSettings):
         if any(len(key.get_secret_value()) < 16 for key in value):
             raise ValueError("each key needs 16 characters or more")
         return value
-
-    @field_validator("ingest_secret", "secrets_key", "twilio_auth_token")
-    @classmethod
-    def _not_blank(cls, value: SecretStr | None) -> SecretStr | None:
-        return value if value is not None and value.get_secret_value() else None
 
     @field_validator("providers")
     @classmethod

@@ -36,7 +36,17 @@ ARROWS: dict[str, set[str]] = {
         "store",
     },
 }
-FREE_FOR_ALL = {"hours", "errors", "http_problems", "http_tracing", "ids", "metrics", "scopes", "tracing"}
+FREE_FOR_ALL = {
+    "hours",
+    "errors",
+    "http_problems",
+    "http_tracing",
+    "ids",
+    "metrics",
+    "scopes",
+    "settings_types",
+    "tracing",
+}
 """Root modules that rooms may import. All others at the root compose, and are imported by nobody but each other."""
 
 

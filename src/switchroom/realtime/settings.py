@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from switchroom.realtime.openai_cost import PRICES
 from switchroom.realtime.talk_settings import TalkSettings
+from switchroom.settings_types import Secret
 
 OPENAI_URL = "wss://api.openai.com/v1/realtime"
 
@@ -109,7 +110,7 @@ class MediaSettings(TalkSettings):
     """Who hears and speaks: the models of this machine, or a service that speaks OpenAI's Realtime protocol."""
     openai_url: str = OPENAI_URL
     openai_model: str = "gpt-realtime-2.1"
-    openai_api_key: SecretStr | None = None
+    openai_api_key: Secret = None
     openai_voice: str = "marin"
     openai_transcriber: str = "gpt-transcribe"
     """The model that writes down what the caller says."""
@@ -121,11 +122,6 @@ class MediaSettings(TalkSettings):
     openai_currency: str = "USD"
     openai_tries: int = Field(default=5, ge=1, le=50)
     """Connections lost in a row after which the call ends."""
-
-    @field_validator("openai_api_key")
-    @classmethod
-    def _not_blank(cls, value: SecretStr | None) -> SecretStr | None:
-        return value if value is not None and value.get_secret_value() else None
 
     @field_validator("openai_prices")
     @classmethod

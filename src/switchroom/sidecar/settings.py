@@ -10,6 +10,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from switchroom.settings_types import Secret
+
 _TIME = re.compile(r"(?:[01]?\d|2[0-3]):[0-5]\d")
 _HOST = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_.-]{0,252})", re.IGNORECASE)
 
@@ -21,7 +23,7 @@ class CrawlSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    encryption_key: SecretStr | None = None
+    encryption_key: Secret = None
     allow_private: tuple[str, ...] = ()
     jobs: int = Field(default=2, ge=1, le=64, description="crawl jobs that run at once")
     workers: int = Field(default=8, ge=1, le=256, description="pages under way at once in one job")
@@ -38,15 +40,10 @@ class CrawlSettings(BaseModel):
         default=7.0, gt=0, le=3650, description="days for which a sitemap's lastmod is believed that a page is the same"
     )
     job_days: float = Field(default=30.0, gt=0, le=3650, description="days that the records of finished jobs are kept")
-    webhook_secret: SecretStr | None = None
+    webhook_secret: Secret = None
     """Signs what jobs tell their webhooks (`whsec_` and base64); where not set, each job's own secret does."""
     max_cookie_bytes: int = Field(default=16_777_216, ge=1024, description="largest body of a cookie POST")
     max_pages: int = Field(default=20_000, ge=1, description="largest `max_pages` that a job may ask for")
-
-    @field_validator("encryption_key", "webhook_secret")
-    @classmethod
-    def _key_not_blank(cls, value: SecretStr | None) -> SecretStr | None:
-        return _unless_blank(value)
 
     @field_validator("webhook_secret")
     @classmethod
@@ -89,12 +86,7 @@ class SidecarSettings(CrawlSettings):
     must come as `X-Ingest-Secret` on everything but health."""
 
     data_dir: Path
-    ingest_secret: SecretStr | None = None
-
-    @field_validator("ingest_secret")
-    @classmethod
-    def _secret_not_blank(cls, value: SecretStr | None) -> SecretStr | None:
-        return _unless_blank(value)
+    ingest_secret: Secret = None
 
 
 def signs(secret: object) -> bool:
@@ -105,8 +97,3 @@ def signs(secret: object) -> bool:
         return 24 <= len(base64.b64decode(secret.removeprefix("whsec_"), validate=True)) <= 64
     except ValueError:
         return False
-
-
-def _unless_blank(value: SecretStr | None) -> SecretStr | None:
-    """An empty environment variable means "not set", not "the empty secret"."""
-    return value if value is not None and value.get_secret_value() else None
