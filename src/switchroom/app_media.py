@@ -14,12 +14,11 @@ from switchroom.store import Blobs, Store
 async def run_media_role(settings: Settings, store: Store, stop: asyncio.Event, ready: Ready) -> None:
     """A media process: carries live calls."""
     blobs = await asyncio.to_thread(Blobs, settings.data / "recordings")
-    media = settings.media.model_copy(update={"drain_s": settings.drain_s})
     async with open_engine(settings, store) as parts, figures_left(store, "media"):
         await run_media(
             store,
             blobs=blobs,
-            settings=media,
+            settings=settings.media,
             stop=stop,
             on_ready=lambda: ready(""),
             engine=parts.engine,

@@ -107,8 +107,6 @@ class Settings(BaseSettings):
     """The audio alone is removed after so many days, its record stays; none: it is kept as long as the record."""
     call_hours: int = Field(default=24, ge=1)
     """An ended call is told by `queue/status` for so many hours; its execution record stays longer."""
-    drain_s: float = Field(default=30.0, ge=0)
-    """On a stop, live calls may end by themselves within this time."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"

@@ -213,7 +213,7 @@ class Supervisor:
     async def _stop(self) -> None:
         self._stopping = True
         # Callers that are still talking need the API to hang up and to be told; so media ends before it.
-        for role, patience_s in (("media", self._settings.drain_s + 15), ("crawl", 20.0), ("api", 20.0)):
+        for role, patience_s in (("media", self._settings.media.drain_s + 15), ("crawl", 20.0), ("api", 20.0)):
             await asyncio.gather(*(self._end(child, patience_s) for child in self._children if child.role == role))
         for child in self._children:
             for task in child.tasks:
