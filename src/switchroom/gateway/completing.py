@@ -29,10 +29,7 @@ async def complete_held(
     call = held.call
     if call.state is State.ENDED and call.token == token:
         return task_id, State.ENDED, call.end_reason or ""
-    try:
-        state = await parts.queue.finish(held, EndReason.COMPLETED, outcome=outcome, result=result)
-    except LeaseLost as error:
-        raise told(error) from error
+    state = await parts.queue.finish(held, EndReason.COMPLETED, outcome=outcome, result=result)
     return task_id, state, EndReason.COMPLETED
 
 
@@ -48,8 +45,3 @@ async def close_unity(parts: Services, flow_id: str, ended: tuple[str, State, st
     except LeaseLost:  # somebody was quicker
         return ended
     return task_id, state, reason
-
-
-def told(error: LeaseLost) -> LeaseLost:
-    error.extra = {"state": error.state, "endReason": error.end_reason}
-    return error

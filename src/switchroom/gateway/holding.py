@@ -1,10 +1,9 @@
 """Dialect: what a Unity client says over HTTP of a call it was offered: `…/queue/accept`, `refuse`, `ping`, and how it
-completes one. Each names the call and the token of the offer; a late word of a lost hold is refused."""
+completes one. Each names the call and the token of the offer; a late word of a lost hold is a conflict that says what
+became of the call."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TypeVar
 
 import msgspec
@@ -12,13 +11,13 @@ from aiohttp import web
 
 from switchroom.access import Scope
 from switchroom.errors import BadInput
-from switchroom.gateway.completing import outside_hold, told
+from switchroom.gateway.completing import outside_hold
 from switchroom.gateway.operation import operation
 from switchroom.gateway.queue import BASE
 from switchroom.gateway.reply import as_shape, json_reply
 from switchroom.gateway.services import known_flow, services
 from switchroom.http_problems import read_json
-from switchroom.queue import Held, LeaseLost, State, Token
+from switchroom.queue import Held, State, Token
 
 
 class HoldBody(msgspec.Struct, rename="camel"):
@@ -64,8 +63,7 @@ def routes() -> list[web.RouteDef]:
 async def accept(request: web.Request) -> web.Response:
     parts = services(request)
     held = await _hold(request, await _body(request, HoldBody))
-    with _still_held():
-        await parts.queue.answer(held)
+    await parts.queue.answer(held)
     return _reply(held, State.LIVE)
 
 
@@ -80,8 +78,7 @@ async def accept(request: web.Request) -> web.Response:
 async def refuse(request: web.Request) -> web.Response:
     body = await _body(request, RefuseBody)
     held = await _hold(request, body)
-    with _still_held():
-        await services(request).queue.refuse(held, body.reason[:200])
+    await services(request).queue.refuse(held, body.reason[:200])
     return _reply(held, State.PENDING)
 
 
@@ -97,21 +94,11 @@ async def ping(request: web.Request) -> web.Response:
     """The first ping of an offered call takes it, in case the answer to the offer was lost on its way to us."""
     parts = services(request)
     held = await _hold(request, await _body(request, HoldBody))
-    with _still_held():
-        if held.call.state is State.OFFERED:
-            await parts.queue.answer(held)
-        else:
-            await parts.queue.heartbeat(held)
+    if held.call.state is State.OFFERED:
+        await parts.queue.answer(held)
+    else:
+        await parts.queue.heartbeat(held)
     return _reply(held, State.LIVE)
-
-
-@contextmanager
-def _still_held() -> Iterator[None]:
-    """A hold that was lost meanwhile is answered as a conflict that says what became of the call."""
-    try:
-        yield
-    except LeaseLost as error:
-        raise told(error) from error
 
 
 async def _hold(request: web.Request, body: HoldBody) -> Held:

@@ -163,9 +163,12 @@ class LeaseLost(Conflict):
     title = "The hold was lost"
 
     def __init__(self, task_id: str, state: str, reason: str) -> None:
-        super().__init__(f"the call {task_id} is not held by this holder any more (it is {state or 'gone'})")
         self.state = State(state) if state else None
         self.end_reason = EndReason(reason) if reason else None
+        super().__init__(
+            f"the call {task_id} is not held by this holder any more (it is {state or 'gone'})",
+            extra={"state": self.state, "endReason": self.end_reason},
+        )
 
 
 class StaleRules(Conflict):
