@@ -64,7 +64,9 @@ class Problem(Exception):
         self.body = body
 
 
-@cookies_app.command("push")
+@cookies_app.command(
+    "push", epilog='Example: switchroom cookies push cookies.json --secret "$SWITCHROOM_INGEST_SECRET"'
+)
 def cookies_push(
     file: Annotated[Path, typer.Argument(help="The exported cookies; - reads standard input.")],
     sidecar: SidecarOption = DEFAULT_SIDECAR,
@@ -75,10 +77,7 @@ def cookies_push(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Replace the crawler's cookies by those in FILE: JSON of any browser or exporter, or Netscape cookies.txt.
-
-    Example: switchroom cookies push cookies.json --secret "$SWITCHROOM_INGEST_SECRET"
-    """
+    """Replace the crawler's cookies by those in FILE: JSON of any browser or exporter, or Netscape cookies.txt."""
     try:
         body = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except OSError as error:
@@ -111,14 +110,11 @@ def cookies_push(
     _show_rejected(out, answer["rejected"])
 
 
-@cookies_app.command("show")
+@cookies_app.command("show", epilog="Example: switchroom cookies show")
 def cookies_show(
     sidecar: SidecarOption = DEFAULT_SIDECAR, secret: SecretOption = None, as_json: JsonOption = False
 ) -> None:
-    """Show which domains the crawler has cookies for, until when, and which jobs wait. Never a value.
-
-    Example: switchroom cookies show
-    """
+    """Show which domains the crawler has cookies for, until when, and which jobs wait. Never a value."""
 
     async def show() -> dict[str, Any]:
         async with Sidecar(sidecar, secret).session() as session:
@@ -172,8 +168,6 @@ def crawl_command(
     """Crawl sites into clean Markdown.
 
     Exit code: 0 done, 1 failed or no page could be read, 3 a login is needed (with --no-wait).
-
-    Example: switchroom crawl https://docs.example.com --depth 2 --out ./docs
     """
     body: dict[str, Any] = {"urls": urls, "depth": depth, "max_pages": max_pages, "render": render, "extract": extract}
     body |= {"images": images, "screenshots": screenshots, "warc": warc, "webhook": webhook}

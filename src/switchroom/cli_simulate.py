@@ -47,8 +47,8 @@ def simulate_command(
 ) -> None:
     """Call a flow as scenarios say, by real audio, and compare: answers, latencies, route, fields, end.
 
-    Exit codes: 0 all went as expected, 1 one did not (or a file is wrong: its member is named), 4 the server cannot be
-    reached or no voice is installed to speak with.
+    Exit codes: 0 all went as expected, 1 one did not (or a file is wrong: its member is named), 2 a report cannot be
+    written where you want it, 4 the server cannot be reached or no voice is installed to speak with.
     """
     import uvloop
 
