@@ -7,7 +7,7 @@ import re
 import time
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 from urllib.parse import urlsplit
 
 import msgspec
@@ -31,7 +31,7 @@ IDEMPOTENCY_KEY = {
     )
 }
 
-_canonical = msgspec.json.Encoder(order="deterministic")
+_canonical = msgspec.json.Encoder(order="deterministic").encode
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d):(\d\d)((?:\.\d+)?)(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 _ID_SCHEMA = {"anyOf": [{"type": "string", "pattern": r"\S", "maxLength": MAX_ID}, {"type": "integer"}]}
@@ -55,6 +55,22 @@ class EnqueueBody(msgspec.Struct, rename="camel", omit_defaults=True):
     callback_url: Annotated[str, Meta(max_length=MAX_URL, extra_json_schema={"format": "uri"})] | None = None
 
 
+class _Terms(TypedDict, total=False):
+    """How a call wants to be handled: members of `NewCall`."""
+
+    priority: int
+    not_before_ms: int | None
+    expires_at_ms: int | None
+    max_attempts: int | None
+    skills: tuple[str, ...]
+    cc_base_url: str | None
+    callback_url: str | None
+
+
+_CALLER = frozenset({"form", "state"})
+"""Members that say who calls; most bodies have no others."""
+
+
 def parse(body: object, idempotency_key: str | None, guard: Guard) -> NewCall:
     """A `NewCall` from a decoded body. Raises `BadInput` with every fault that was found."""
     if not isinstance(body, dict):
@@ -66,15 +82,7 @@ def parse(body: object, idempotency_key: str | None, guard: Guard) -> NewCall:
         state = {}
     elif not isinstance(state, dict):
         faults.append(Fault("must be an object", "/state"))
-    priority = _integer(body, "priority", -MAX_PRIORITY, MAX_PRIORITY, faults)
-    attempts = _integer(body, "maxAttempts", 1, MAX_ATTEMPTS, faults)
-    not_before = moment(body.get("notBefore"), "/notBefore", faults)
-    expires = moment(body.get("expiresAt"), "/expiresAt", faults)
-    if not_before and expires and expires <= not_before:
-        faults.append(Fault("must be later than notBefore", "/expiresAt"))
-    skills = _skills(body.get("skills"), faults)
-    cc_base_url = _url(body, "ccBaseUrl", guard, faults)
-    callback_url = _url(body, "callbackUrl", guard, faults)
+    terms = _Terms() if body.keys() <= _CALLER else _terms(body, guard, faults)
     if idempotency_key is not None and not (
         0 < len(idempotency_key) <= MAX_KEY and idempotency_key.isascii() and idempotency_key.isprintable()
     ):
@@ -82,19 +90,26 @@ def parse(body: object, idempotency_key: str | None, guard: Guard) -> NewCall:
     refuse_faults(faults)
     digest = ""
     if idempotency_key is not None:
-        digest = hashlib.sha256(_canonical.encode(dict(body) | {"form": form})).hexdigest()
-    return NewCall(
-        form=form,
-        state=state,
-        cc_base_url=cc_base_url,
+        digest = hashlib.sha256(_canonical({**body, "form": form})).hexdigest()
+    return NewCall(form=form, state=state, idempotency_key=idempotency_key, payload_digest=digest, **terms)
+
+
+def _terms(body: dict[str, Any], guard: Guard, faults: list[Fault]) -> _Terms:
+    """What the body asks for beside the caller."""
+    priority = _integer(body, "priority", -MAX_PRIORITY, MAX_PRIORITY, faults)
+    attempts = _integer(body, "maxAttempts", 1, MAX_ATTEMPTS, faults)
+    not_before = moment(body.get("notBefore"), "/notBefore", faults)
+    expires = moment(body.get("expiresAt"), "/expiresAt", faults)
+    if not_before and expires and expires <= not_before:
+        faults.append(Fault("must be later than notBefore", "/expiresAt"))
+    return _Terms(
         priority=priority or 0,
         not_before_ms=not_before if not_before and not_before > time.time() * 1000 else None,
         expires_at_ms=expires,
         max_attempts=attempts,
-        skills=skills,
-        callback_url=callback_url,
-        idempotency_key=idempotency_key,
-        payload_digest=digest,
+        skills=_skills(body.get("skills"), faults),
+        cc_base_url=_url(body, "ccBaseUrl", guard, faults),
+        callback_url=_url(body, "callbackUrl", guard, faults),
     )
 
 
@@ -109,13 +124,14 @@ def _form(form: object, faults: list[Fault]) -> dict[str, Any]:
     if not isinstance(form, dict):
         faults.append(Fault("is required and must be an object that holds ID", "/form"))
         return {}
-    given = [(name, value) for name, value in form.items() if len(name) == 2 and name.lower() == "id"]
+    given = [name for name in form if len(name) == 2 and name.lower() == "id"]
     if not given:
         faults.append(Fault("is required: the caller's ID, such as a phone number", "/form/ID"))
         return {}
+    rest = dict(form)
     values = set()
-    for name, value in given:
-        text = _id_text(value)
+    for name in given:
+        text = _id_text(rest.pop(name))
         if text is None:
             faults.append(Fault("must be a non-empty string or a number", f"/form/{name}"))
             return {}
@@ -124,13 +140,11 @@ def _form(form: object, faults: list[Fault]) -> dict[str, Any]:
             return {}
         values.add(text)
     if len(values) > 1:
-        names = ", ".join(name for name, _ in given)
-        faults.append(Fault(f"is given more than once with different values ({names})", "/form/ID"))
+        faults.append(Fault(f"is given more than once with different values ({', '.join(given)})", "/form/ID"))
         return {}
-    question = form.get("question")
+    question = rest.get("question")
     if question is not None and not isinstance(question, str):
         faults.append(Fault("must be a string: the caller's first utterance", "/form/question"))
-    rest = {name: value for name, value in form.items() if len(name) != 2 or name.lower() != "id"}
     return {"ID": values.pop(), **rest}
 
 
