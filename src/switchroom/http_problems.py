@@ -51,13 +51,7 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
     try:
         return await handler(request)
     except SwitchroomError as error:
-        if error.status >= 500:
-            # Who is asked to come back later was refused on purpose: a line of log, and no trace of the way there.
-            known = {"path": request.path, "code": error.code}
-            if error.retry_after_s is not None:
-                log.warning("request refused for now", extra={**known, "detail": error.detail})
-            else:
-                log.error("request failed", extra=known, exc_info=error)
+        log_refusal(error, request.path)
         _raise_if_begun(request, error)
         return problem_response(request, error)
     except web.HTTPException as error:
@@ -78,6 +72,17 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
         return _unknown(request, error)
     finally:
         correlation_id.reset(token)
+
+
+def log_refusal(error: SwitchroomError, path: str) -> None:
+    """Logs an error that is ours, not the client's. Who is asked to come back later was refused on purpose: a line of
+    log, and no trace of the way there."""
+    if error.status < 500:
+        return
+    if error.retry_after_s is not None:
+        log.warning("request refused for now", extra={"path": path, "code": error.code, "detail": error.detail})
+    else:
+        log.error("request failed", extra={"path": path, "code": error.code}, exc_info=error)
 
 
 def request_correlation_id(request: web.Request) -> str:

@@ -200,12 +200,14 @@ async def test_what_the_lane_does_not_know_is_aiohttps(front: Front) -> None:
         (chunked, 202),
         (request(call(), path=PATH + "?x=1"), 202),
         (request(call(), path=PATH.replace("line", "li%6ee")), 202),
+        (request(call(), "Connection: upgrade", "Upgrade: websocket"), 202),
         (request(call(), "Content-Encoding: gzip"), 400),
         (request(call(), "Content-Length: 3"), 400),
         (request(call(), "no colon here"), 400),
         (request(call(), "Host: other"), 400),
         (request(call()).replace(b"Host: test\r\n", b""), 400),
         (too_large, 413),
+        (request(call(), path=PATH + "r")[:-5], 404),
         (b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n", 200),
         (b"nonsense\r\n\r\n", 400),
     ]
@@ -227,6 +229,9 @@ async def test_pipelined_requests_are_answered_in_order(front: Front) -> None:
     # The second comes while the first is being answered.
     again = await answers(front, request(call("x")), request(call("y")), count=2)
     assert [body["pendingCount"] for _, _, body in again] == [count + 1, count + 2]
+    first, second = request(call("u")), request(call("v"))
+    torn = await answers(front, first + second[:1], second[1:], count=2)
+    assert [body["pendingCount"] for _, _, body in torn] == [count + 3, count + 4]
 
 
 async def test_expect_continue_is_answered_before_the_body_comes(front: Front) -> None:

@@ -33,6 +33,7 @@ from switchroom.http_problems import (
     correlation_id,
     correlation_id_from,
     hidden_error,
+    log_refusal,
     problem_of,
 )
 
@@ -47,16 +48,12 @@ IDLE_S = 3_630.0
 
 _START = b"POST /api/v1/openai-realtime/"
 _ENQUEUE = re.compile(rb"POST (/api/v1/openai-realtime/([A-Za-z0-9_-]{1,64})/queue/enqueue) HTTP/1\.1\r\n")
-_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,5})\r\n", re.IGNORECASE)
-_EXPECT = re.compile(rb"\r\nexpect:", re.IGNORECASE)
-_READ = {
-    b"authorization": hdrs.AUTHORIZATION,
-    b"x-api-key": "X-API-Key",
-    b"idempotency-key": "Idempotency-Key",
-    b"x-correlation-id": CORRELATION_HEADER,
-    b"host": hdrs.HOST,
-}
 _FOR_AIOHTTP = frozenset({b"expect", b"content-encoding", b"transfer-encoding", b"upgrade"})
+_READ = {
+    name.lower().encode(): name
+    for name in ("Authorization", "X-API-Key", "Idempotency-Key", CORRELATION_HEADER, "Host", "Content-Length")
+}
+_MAX_DIGITS = len(str(MAX_BYTES))
 _FIRST_LINE = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
 _encode = msgspec.json.Encoder().encode
@@ -96,23 +93,20 @@ class EnqueueLane:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection while it is the lane's. Between requests `_task` is None and `_unread` empty or a begun one."""
+    """One connection while it is the lane's. `_unread` is the begin of a request, or what came behind the one that
+    `_task` answers."""
 
     def __init__(self, lane: EnqueueLane) -> None:
         self._lane = lane
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
-        self._unread = b""
         self._task: asyncio.Task[None] | None = None
         self._lost = False
         self._closing = False
         self._spoken = False
         self._since = self._loop.time()
-        self._headers: dict[str, str] = {}
-        self._body = b""
-        self._complete = False
-        self._plain = True
         self._keep = True
+        self._begin()
 
     # --- asyncio.Protocol ----------------------------------------------------------------------------------------
 
@@ -127,44 +121,46 @@ class _Connection(asyncio.Protocol):
         self._release()
 
     def data_received(self, data: bytes) -> None:
-        self._unread = self._unread + data if self._unread else data
         if self._task is None:
-            self._next()
-        elif len(self._unread) > MAX_BYTES:
+            self._read(data)
+            return
+        self._unread += data
+        if len(self._unread) > MAX_BYTES:
             self._transport.pause_reading()
 
     # --- one request ---------------------------------------------------------------------------------------------
 
-    def _next(self) -> None:
-        """Starts on what stands in `_unread`, waits for the rest of it, or gives the connection away."""
-        raw = self._unread
-        head = raw.find(b"\r\n\r\n")
-        if head < 0:
-            if len(raw) > MAX_BYTES or not raw.startswith(_START[: len(raw)]):
-                self._hand_over()
-            return
-        route, length = _ENQUEUE.match(raw), _LENGTH.search(raw, 0, head + 2)
-        if route is None or length is None:
-            self._hand_over()
-            return
-        end = head + 4 + int(length[1])
-        if len(raw) < end <= MAX_BYTES and not _EXPECT.search(raw, 0, head + 2):
-            return
-        if len(raw) != end or end > MAX_BYTES or not self._parse(raw):
-            self._hand_over()
-            return
-        self._unread = b""
-        self._spoken = True
-        self._task = self._loop.create_task(self._answer(route[1], route[2].decode()))
+    def _begin(self) -> None:
+        """Nothing of a request has come."""
+        self._unread: bytes = b""
+        self._headers: dict[str, str] = {}
+        self._body: bytes = b""
+        self._plain: bool = True
+        self._whole: bool = False
 
-    def _parse(self, raw: bytes) -> bool:
-        """Whether `raw` is one whole request without anything that the lane does not know."""
-        self._headers, self._body, self._complete, self._plain = {}, b"", False, True
+    def _read(self, data: bytes) -> None:
+        """Reads on in a request: starts on a whole one, waits for the rest of it, or gives the connection away."""
+        self._unread = raw = self._unread + data if self._unread else data
+        route = _ENQUEUE.match(raw)
+        begins = route is not None or (b"\r\n" not in raw and raw.startswith(_START[: len(raw)]))
+        if not begins or len(raw) > MAX_BYTES or not self._parse(raw, data):
+            self._hand_over()
+        elif route is not None and self._whole:
+            answer = self._answer(route[1], route[2].decode(), self._headers, self._body)
+            self._begin()
+            self._spoken = True
+            self._task = self._loop.create_task(answer)
+
+    def _parse(self, raw: bytes, data: bytes) -> bool:
+        """Whether `raw`, of which `data` is new, is one request that the lane knows, as far as it has come."""
         try:
-            self._parser.feed_data(raw)
-        except httptools.HttpParserError:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             return False
-        return self._complete and self._plain and hdrs.HOST in self._headers
+        if self._whole:
+            alone = raw.find(b"\r\n\r\n") + 4 + len(self._body) == len(raw)
+            return self._plain and alone and "Host" in self._headers
+        return self._plain and len(self._headers.get("Content-Length", "")) <= _MAX_DIGITS
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
@@ -178,28 +174,28 @@ class _Connection(asyncio.Protocol):
         self._body += body
 
     def on_message_complete(self) -> None:
-        self._complete = True
+        self._whole = True
         self._keep = self._parser.should_keep_alive()
 
-    async def _answer(self, path: bytes, flow_id: str) -> None:
-        parts, headers = self._lane.parts, self._headers
+    async def _answer(self, path: bytes, flow_id: str, headers: dict[str, str], body: bytes) -> None:
+        parts = self._lane.parts
         cid = correlation_id_from(headers.get(CORRELATION_HEADER, ""))
         correlation_id.set(cid)
         more = ""
         try:
             principal = await parts.access.check(presented_key(headers), self._lane.scope)
-            reply = await accept(parts, principal, flow_id, self._body, headers.get("Idempotency-Key"))
+            reply = await accept(parts, principal, flow_id, body, headers.get("Idempotency-Key"))
         except Exception as error:
             refusal = self._refusal(error, path.decode())
             status, kind = refusal.status, PROBLEM_TYPE
-            body = _encode(problem_of(refusal, path.decode(), cid))
+            answer = _encode(problem_of(refusal, path.decode(), cid))
             more = f"{hdrs.CACHE_CONTROL}: no-store\r\n"
             if refusal.retry_after_s is not None:
                 more += f"{hdrs.RETRY_AFTER}: {refusal.retry_after_s}\r\n"
             if status == 401:
                 more += f"{hdrs.WWW_AUTHENTICATE}: Bearer\r\n"
         else:
-            status, kind, body = 202, "application/json", _encode(reply)
+            status, kind, answer = 202, "application/json", _encode(reply)
         self._task = None
         if self._lost:
             return
@@ -208,23 +204,23 @@ class _Connection(asyncio.Protocol):
             more += "Connection: close\r\n"
         head = (
             f"{_FIRST_LINE[status]}{CORRELATION_HEADER}: {cid}\r\nContent-Type: {kind}\r\n"
-            f"Content-Length: {len(body)}\r\nDate: {self._lane.date()}\r\n{more}\r\n"
+            f"Content-Length: {len(answer)}\r\nDate: {self._lane.date()}\r\n{more}\r\n"
         )
-        self._transport.write(head.encode() + body)
+        self._transport.write(head.encode() + answer)
         self._since = self._loop.time()
         if not keep:
             self._transport.close()
         elif self._unread:
+            data, self._unread = self._unread, b""
             self._transport.resume_reading()
-            self._next()
+            self._read(data)
 
     @staticmethod
     def _refusal(error: Exception, path: str) -> SwitchroomError:
         if not isinstance(error, SwitchroomError):
             log.error("unexpected error", extra={"path": path, "method": "POST"}, exc_info=error)
             return hidden_error()
-        if error.status >= 500:
-            log.error("request failed", extra={"path": path, "code": error.code}, exc_info=error)
+        log_refusal(error, path)
         return error
 
     # --- the connection's end, here or for aiohttp ----------------------------------------------------------------
