@@ -9,6 +9,7 @@ a timer: there is no leader.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from datetime import date, timedelta
 from typing import Any
@@ -32,10 +33,13 @@ from switchroom.queue.answers import (
 )
 from switchroom.queue.codec import (
     decode_call,
+    decode_events,
     decode_history,
     decode_record,
     encode_json,
     encode_payload,
+    entry_before,
+    event_order,
     last_event_id,
     needed,
     pairs,
@@ -55,6 +59,7 @@ CALLER_HUNG_UP = "caller_hung_up"
 WINDOW_MINUTES = 15
 _HOURS_EVERY_MS = 3_600_000
 _EPOCH = date(1970, 1, 1)
+_MAY_CLOSE = re.compile(b"ended|lease_expired")
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -317,9 +322,21 @@ class Queue(Holding):
     async def closings(self, flow_id: str, after: str, *, limit: int = 1_000) -> tuple[list[QueueEvent], str]:
         """Of the changes after an event ID those by which a call ended or lost its holder, oldest first; and the ID of
         the last one that was looked at ('' where there was none)."""
-        events = await self.events(flow_id, after, limit=limit)
+        rows = await self._store.call(
+            "XRANGE", keys.queue_events(flow_id), f"({entry_before(after)}", "+", "COUNT", limit
+        )
+        last = last_event_id(rows[-1][0].decode()) if rows else after
+        if event_order(last) <= event_order(after):
+            return [], ""
+        # Every process reads every change here: those of calls that merely came are not taken apart.
+        events = [
+            event
+            for entry_id, fields in rows
+            if _MAY_CLOSE.search(fields[1])
+            for event in decode_events(flow_id, entry_id, fields)
+        ]
         found = [event for event in events if event.state is State.ENDED or event.cause == "lease_expired"]
-        return found, events[-1].id if events else ""
+        return [event for event in found if event_order(event.id) > event_order(after)], last
 
     async def tick(self, flow_id: str, *, forget_before_ms: int = 0, forget_dead_before_ms: int = 0) -> int:
         """Lets time pass: takes back overdue leases, lets callbacks fall due, keeps the opening hours ahead, wakes a
