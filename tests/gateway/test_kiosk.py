@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -11,15 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientWebSocketResponse, WSMsgType
-from aiohttp.test_utils import TestClient
+from aiohttp import ClientWebSocketResponse, WSMsgType, web
+from aiohttp.test_utils import TestClient, TestServer
 
+from switchroom.engine import Engine
 from switchroom.gateway.app import build_gateway
 from switchroom.gateway.enqueue import rules_of
 from switchroom.gateway.services import Services
 from switchroom.housekeeping import Housekeeping
+from switchroom.net import GuardedClient
 from switchroom.queue import NewCall, Queue
 from switchroom.records.model import ExecutionState
+
+from .conftest import edge, node
 
 CANVAS = Path(__file__).parents[2] / "examples" / "support-line.json"
 PATH = "/api/v1/openai-realtime/line/kiosk"
@@ -85,6 +90,11 @@ async def enqueue(parts: Services, caller: str = "+1", **more: Any) -> str:
     assert flow is not None
     call = NewCall(form={"ID": caller, **more.pop("form", {})}, **more)
     return (await parts.queue.enqueue("line", call, rules_of(flow))).task_id
+
+
+def cut(kiosk: Kiosk) -> None:
+    assert kiosk.socket._response.connection is not None
+    kiosk.socket._response.connection.transport.abort()  # type: ignore[union-attr]
 
 
 async def test_a_call_from_offer_to_record(client: TestClient, parts: Services) -> None:
@@ -232,19 +242,25 @@ async def test_no_answer_and_silence_take_a_call_back(client: TestClient, parts:
 async def test_a_kiosk_that_comes_back_in_time_goes_on(
     client: TestClient, parts: Services, aiohttp_client: Any
 ) -> None:
+    object.__setattr__(parts, "kiosk_lease_ms", 60_000)
     kiosk = await connect(client)
     task = await enqueue(parts)
     token = (await kiosk.hear("offer"))["token"]
     await kiosk.say("accept", taskId=task)
-    await kiosk.turn()
+    _, greeted = await kiosk.turn()
     await kiosk.say("question", text="I have a question about my invoice.")
-    await kiosk.turn()
-    assert kiosk.socket._response.connection is not None
-    kiosk.socket._response.connection.transport.abort()  # type: ignore[union-attr]
+    async with asyncio.timeout(30):  # it is answered, and the answer is lost on its way
+        while [len(row.transcript) for row in await parts.executions.find("line", task)] != [3]:
+            await asyncio.sleep(0.02)
+    cut(kiosk)
     # Another API process takes the connection: all it knows is in the store.
     other = dataclasses.replace(parts, queue=Queue(parts.store))
     there = await aiohttp_client(build_gateway(other))
-    again = await connect(there, held=[{"taskId": task, "token": token}])
+    again = await connect(there, held=[{"taskId": task, "token": token, "turn": greeted["turn"]}])
+    said, end = await again.turn()
+    assert "order number" in said["text"] and (end["turn"], end["outcome"]) == (greeted["turn"] + 1, "await_input")
+    cut(again)
+    again = await connect(there, held=[{"taskId": task, "token": token, "turn": end["turn"]}])
     # What it says right after its `hello` is of calls that are its own again.
     await again.say("question", text="My order number is four one seven two.", taskId=task)
     said, _ = await again.turn()
@@ -254,6 +270,60 @@ async def test_a_kiosk_that_comes_back_in_time_goes_on(
     (row,) = await parts.executions.find("line", task)
     assert (row.state, len(row.transcript)) == (ExecutionState.FINISHED, 5)
     await other.queue.close()
+
+
+class Desk:
+    """Takes bookings by their idempotency keys; the second one waits until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.took: list[tuple[str, str]] = []
+        self.waits, self.goes_on = asyncio.Event(), asyncio.Event()
+
+    async def take(self, request: web.Request) -> web.Response:
+        self.took.append((request.match_info["n"], request.headers["Idempotency-Key"]))
+        if request.match_info["n"] == "2":
+            self.waits.set()
+            await self.goes_on.wait()
+        return web.json_response({"ok": True})
+
+
+@pytest.mark.parametrize("notices", [True, False], ids=["a lost connection", "a connection that seems alive"])
+async def test_a_turn_under_way_is_finished_for_a_kiosk_that_comes_back(
+    client: TestClient, parts: Services, aiohttp_client: Any, notices: bool
+) -> None:
+    desk, app = Desk(), web.Application()
+    app.router.add_post("/{n}", desk.take)
+    async with TestServer(app) as books, GuardedClient(["127.0.0.1"]) as out:
+        object.__setattr__(parts, "engine", Engine(parts.flows, client=out))
+        object.__setattr__(parts, "kiosk_lease_ms", 60_000)
+        posts = [node(f"h{n}", "httpAgentflow", method="POST", url=str(books.make_url(f"/{n}"))) for n in (1, 2, 3)]
+        reply = node("r", "directReplyAgentflow", directReplyMessage="It is booked.")
+        chain = [node("s", "startRealtime"), *posts, reply]
+        edges = [edge(one["id"], other["id"]) for one, other in itertools.pairwise(chain)]
+        await parts.flows.save({"nodes": chain, "edges": edges}, flow_id="line")
+        kiosk = await connect(client)
+        task = await enqueue(parts, form={"question": "Book it."})
+        token = (await kiosk.hear("offer"))["token"]
+        await kiosk.say("accept", taskId=task)
+        await asyncio.wait_for(desk.waits.wait(), 30)
+        desk.waits.clear()
+        if notices:
+            cut(kiosk)
+        other = dataclasses.replace(parts, queue=Queue(parts.store))
+        there = await aiohttp_client(build_gateway(other))
+        again = await connect(there, held=[{"taskId": task, "token": token, "turn": 0}])
+        await asyncio.wait_for(desk.waits.wait(), 30)
+        desk.goes_on.set()
+        said, end = await again.turn()
+        assert (said["text"], end["turn"], end["outcome"]) == ("It is booked.", 1, "await_input")
+        await again.say("complete", taskId=task)
+        await again.hear("state", state="ended")
+        await other.queue.close()
+    # What was under way may come twice, by one key; nothing else does, also where both connections could go on.
+    assert [n for n, _ in desk.took] == ["1", "2", "2", "3"] and len(set(desk.took)) == 3
+    (row,) = await parts.executions.find("line", task)
+    assert [(line.role, line.text) for line in row.transcript] == [("caller", "Book it."), ("agent", "It is booked.")]
+    assert [one["node_id"] for one in row.nodes] == ["s", "h1", "h2", "h3", "r"]
 
 
 async def test_a_kiosk_that_comes_back_too_late_is_fenced_out(client: TestClient, parts: Services) -> None:

@@ -126,7 +126,7 @@ async def kiosk(request: web.Request) -> web.WebSocketResponse:
                     lease_seconds=parts.kiosk_lease_ms // 1000,
                 )
             )
-            work = asyncio.create_task(desk.run({held.task_id: held.token for held in hello.held}))
+            work = asyncio.create_task(desk.run({held.task_id: (held.token, held.turn) for held in hello.held}))
             work.add_done_callback(line.close_after)
             try:
                 await desk.settled.wait()

@@ -12,10 +12,12 @@ __all__ = ["FROM_KIOSK", "TO_KIOSK", "FromKiosk", "ToKiosk"]
 
 
 class HeldCall(msgspec.Struct, rename="camel"):
-    """A call that the kiosk held before its connection was lost."""
+    """A call that the kiosk held before its connection was lost. `turn` is the last one whose `turnEnd` it got, 0 for
+    none: an answer that ended since is told again. A turn that was under way is answered anyway."""
 
     task_id: str
     token: FencingToken
+    turn: int | None = None
 
 
 class Hello(msgspec.Struct, rename="camel", tag="hello"):

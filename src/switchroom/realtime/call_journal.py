@@ -1,5 +1,5 @@
 """What the turn under way of a live call has done: each finished node, and each side effect inside of one, under the
-hold's fencing token. The next attempt walks the turn again from it, so that no tool is called twice.
+holder's number (`memory.py`). The next attempt walks the turn again from it, so that no tool is called twice.
 
 A node that reaches nothing outside costs the caller no wait: it may be run again, so its write is not waited for. What
 changes something outside is kept before the turn goes on. A store that is away costs this, and not the call: the turn
@@ -31,7 +31,7 @@ _INSIDE = frozenset(
 """Kinds of nodes whose work stays here, or is kept call by call (an Agent's tools, by `once`)."""
 
 _BEGIN = Script("""
--- KEYS: memory, turn. ARGV: fencing token, conversation before the turn, seconds to keep it, then the turn's fields.
+-- KEYS: memory, turn. ARGV: holder, conversation before the turn, seconds to keep it, then the turn's fields.
 local of = redis.call('HGET', KEYS[1], 't')
 if of and tonumber(of) > tonumber(ARGV[1]) then return 0 end
 redis.call('HSET', KEYS[1], 't', ARGV[1], 'v', ARGV[2])
@@ -43,7 +43,7 @@ return 1
 """)
 
 _WRITE = Script("""
--- KEYS: memory, turn. ARGV: fencing token, turn's ID, seconds to keep it, then fields and values.
+-- KEYS: memory, turn. ARGV: holder, turn's ID, seconds to keep it, then fields and values.
 local of = redis.call('HGET', KEYS[1], 't')
 if of and tonumber(of) > tonumber(ARGV[1]) then return 0 end
 if redis.call('HGET', KEYS[2], 'id') ~= ARGV[2] then return 1 end
@@ -59,11 +59,11 @@ _session = msgspec.json.Decoder(Session).decode
 class CallJournal(WrittenJournal):
     """One turn's. `before` gives the conversation as it stood before it, to be kept in the same write."""
 
-    def __init__(self, store: Store, places: list[str], token: int, run_id: str, before: Callable[[], bytes]) -> None:
+    def __init__(self, store: Store, places: list[str], holder: int, run_id: str, before: Callable[[], bytes]) -> None:
         super().__init__(run_id)
         self._store = store
         self._places = places
-        self._token = token
+        self._holder = holder
         self._before = before
         self._writing: list[asyncio.Task[None]] = []
         """Writes that nobody has waited for."""
@@ -106,7 +106,7 @@ class CallJournal(WrittenJournal):
     async def _write(self, script: Script, about: str | bytes, *fields: str | bytes) -> None:
         try:
             async with asyncio.timeout(_WRITE_S):
-                ours = await self._store.run(script, keys=self._places, args=[self._token, about, KEPT_S, *fields])
+                ours = await self._store.run(script, keys=self._places, args=[self._holder, about, KEPT_S, *fields])
         except (SwitchroomError, TimeoutError) as error:
             log.warning("what a turn did was not kept", extra={"error": str(error)})
             return

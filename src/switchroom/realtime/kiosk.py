@@ -57,14 +57,15 @@ class Kiosk:
         self.settled = asyncio.Event()
         """Set once the calls that it held before are its own again, or lost: what it says of them is understood."""
 
-    async def run(self, held: Mapping[str, int]) -> None:
-        """Goes on with the calls that it `held` (task: token) and takes further ones, until cancelled. Then offers that
-        were not answered go back; live calls stay its own for as long as their lease is."""
+    async def run(self, held: Mapping[str, tuple[int, int | None]]) -> None:
+        """Goes on with the calls that it `held` (task: token, and the last turn whose end it was told, where it knows)
+        and takes further ones, until cancelled. Then offers that were not answered go back; live calls stay its own for
+        as long as their lease is."""
         try:
             try:
                 after, _ = await self._tools.feed.position(self._flow.id)
-                for task_id, token in held.items():
-                    await self._resume(task_id, token)
+                for task_id, (token, told) in held.items():
+                    await self._resume(task_id, token, told)
             finally:
                 self.settled.set()
             async with asyncio.TaskGroup() as group:
@@ -195,21 +196,24 @@ class Kiosk:
             timeout_s=_WAIT_S,
         )
 
-    async def _resume(self, task_id: str, token: int) -> None:
+    async def _resume(self, task_id: str, token: int, told: int | None) -> None:
         stored = await self._tools.queue.get(self._flow.id, task_id)
         if stored is None:
-            return await self._tell(Lost(task_id=task_id))
+            await self._tell(Lost(task_id=task_id))
+            return
         held = hold_by_token(stored, self.owner, token, self._tools.lease_ms)
         try:
             await self._tools.queue.heartbeat(held)
         except LeaseLost as error:
-            return await self._tell(Lost(task_id=task_id, state=error.state or "", reason=error.end_reason or ""))
+            await self._tell(Lost(task_id=task_id, state=error.state or "", reason=error.end_reason or ""))
+            return
         call = self._calls[task_id] = KioskCall(self._tools, self._flow, held, self._tell)
         if not call.live:
             await call.recall()
-            return await self._tell(call.offer())
-        await call.resume()
-        return await self._tell(Changed(task_id=task_id, state=State.LIVE))
+            await self._tell(call.offer())
+            return
+        await self._tell(Changed(task_id=task_id, state=State.LIVE))
+        await call.resume(told)
 
     async def _watch(self, after: str) -> None:
         """Tells what becomes of its calls, whoever did it, as soon as it happens."""

@@ -97,12 +97,13 @@ Outcome = Literal["await_input", "finished", "stopped"]
 
 
 class _Memory(msgspec.Struct, kw_only=True):
-    """What another process needs to go on with the call. `outcome` is how the last turn ended."""
+    """What another process needs to go on with the call. `outcome` is how the last turn ended, `told` what the kiosk
+    was told of it."""
 
     session: Session
-    execution_id: str
     turn: int
     outcome: Outcome = "await_input"
+    told: list[Event] = []
 
 
 _encode = msgspec.json.Encoder().encode
@@ -168,6 +169,9 @@ class KioskCall:
         self.live = True
         self._began_ms = _now_ms()
         await self._tools.executions.begin(self._record)
+        self._open()
+
+    def _open(self) -> None:
         left, self._left = self._left, None
         if left is None:
             self._start(TurnInput(kind="start"))
@@ -175,21 +179,38 @@ class KioskCall:
         settings = TalkSettings().led_by(self._flow.settings.voice)
         self._start(left.given, f"{settings.resume_text} {left.last_words}".strip())
 
-    async def resume(self) -> None:
-        """Goes on with what an earlier connection left."""
+    async def resume(self, told: int | None) -> None:
+        """Goes on with what an earlier connection left: with the turn that was under way, of which nothing is done
+        twice. An answer that ended after the turn `told` is told again (None: the kiosk does not say what it got)."""
+        left = await self._memory.take_over()
         stored = await self._tools.store.call("GET", self._key)
-        if stored is None:  # cut off before its first turn was kept
-            if not await self._tools.executions.attempt_ids(self._flow.id, self.task_id):
-                await self._tools.executions.begin(self._record)
+        kept = _decode(stored) if stored is not None else None
+        if kept is not None and kept.session.session_id != self._session.session_id:
+            kept = None  # of an earlier attempt
+        await self._find_record()
+        if left is None and kept is not None:
+            left = Remembered(session=kept.session)
+        if left is None or left.session.session_id != self._session.session_id:
+            await self.recall()
+            self._open()  # it was cut off before anything of this attempt was kept
             return
-        memory = _decode(stored)
-        if memory.session.session_id != self._session.session_id:
-            await self.recall()  # of an earlier attempt: cut off before this one kept its first turn
-            return
-        self._session, self._turn = memory.session, memory.turn
-        record = await self._tools.executions.get(memory.execution_id)
-        if record is not None:
-            self._record = record
+        self._session = left.session
+        if kept is not None:
+            self._turn = self._over = kept.turn
+            self._outcome = kept.outcome
+        if left.given is not None:
+            self._start(left.given)
+        elif kept is not None and told is not None and told < kept.turn:
+            for event in kept.told:
+                await self._tell_piece(event, kept.turn)
+
+    async def _find_record(self) -> None:
+        """The record that this attempt began; it begins now where the connection was lost before."""
+        for row in await self._tools.executions.find(self._flow.id, self.task_id):
+            if row.attempt == self.held.attempt:
+                self._record = row
+                return
+        await self._tools.executions.begin(self._record)
 
     async def ask(self, text: str, heard: str | None) -> None:
         """The caller said something. A turn that is still running is interrupted: `heard` is what the caller heard of
@@ -263,24 +284,27 @@ class KioskCall:
                 yield event
 
     async def _run(self, given: TurnInput | None, turn: int, first: str) -> None:
+        said = ""
+        calls: list[Event] = []
         try:
             async with contextlib.aclosing(self._events(given, first)) as events:
                 async for event in events:
-                    if isinstance(event, NodeFinished):
+                    if isinstance(event, Token):
+                        said += event.text
+                    elif isinstance(event, NodeFinished):
                         self._node(event)
+                        if isinstance(event.output, dict) and event.output.get("tool_calls"):
+                            calls.append(event)
                     elif isinstance(event, TurnEnded | TurnFailed):
                         if isinstance(event, TurnEnded):
                             self._outcome = event.outcome
                             if event.text:
                                 self._line("agent", event.text)
                         # Kept before it is told: who was told of the end and loses the connection finds it so.
-                        await asyncio.shield(self._keep())
-                    agent = self._session.state.get("active_agent_id")
-                    await self._tell(
-                        Piece(
-                            task_id=self.task_id, turn=turn, event=event, active_agent_id=str(agent) if agent else None
-                        )
-                    )
+                        told: list[Event] = [Token(node_id="", text=said), *calls, event]
+                        if not await asyncio.shield(self._keep(told)):
+                            return  # a later connection goes on with the call
+                    await self._tell_piece(event, turn)
                     if isinstance(event, TurnEnded | TurnFailed):
                         self._over = turn
         except asyncio.CancelledError:
@@ -290,13 +314,21 @@ class KioskCall:
         except Exception:
             log.exception("a turn at a kiosk broke", extra={"task_id": self.task_id})
 
-    async def _keep(self) -> None:
+    async def _tell_piece(self, event: Event, turn: int) -> None:
+        agent = self._session.state.get("active_agent_id")
+        active = str(agent) if agent else None
+        await self._tell(Piece(task_id=self.task_id, turn=turn, event=event, active_agent_id=active))
+
+    async def _keep(self, told: list[Event]) -> bool:
+        """False where somebody later has the call."""
         self._record.final_state = self._session.state
-        memory = _Memory(session=self._session, execution_id=self._record.id, turn=self._turn, outcome=self._outcome)
-        await self._tools.store.call("SET", self._key, _encode(memory), "EX", _KEPT_S)
         self._memory.keep(self._session, None)
-        await self._memory.save()
+        if not await self._memory.save():
+            return False
+        memory = _Memory(session=self._session, turn=self._turn, outcome=self._outcome, told=told)
+        await self._tools.store.call("SET", self._key, _encode(memory), "EX", _KEPT_S)
         await self._tools.executions.save(self._record)
+        return True
 
     def _node(self, event: NodeFinished) -> None:
         if len(self._record.nodes) < MAX_NODES:

@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 from switchroom.engine.events import TurnInput
 from switchroom.engine.journal import Journal
 from switchroom.engine.session import Session
-from switchroom.errors import SwitchroomError
+from switchroom.errors import Conflict, SwitchroomError
 from switchroom.realtime.call_journal import KEPT_S, CallJournal
 from switchroom.store import Script, Store, keys
 
@@ -38,8 +38,11 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Remembered).decode
 
 
+_CONNECTIONS = 1 << 20
+"""Holders are told apart by a number: the fencing token times this, and a kiosk's connections counted on from there."""
+
 _SAVE = Script("""
--- KEYS: memory. ARGV: fencing token, value, seconds to keep it. Who lost the call to a later hold changes nothing.
+-- KEYS: memory. ARGV: holder, value, seconds to keep it. Who lost the call to a later one changes nothing.
 local of = redis.call('HGET', KEYS[1], 't')
 if of and tonumber(of) > tonumber(ARGV[1]) then return 0 end
 redis.call('HSET', KEYS[1], 't', ARGV[1], 'v', ARGV[2])
@@ -47,8 +50,18 @@ redis.call('EXPIRE', KEYS[1], ARGV[3])
 return 1
 """)
 
+_TAKE = Script("""
+-- KEYS: memory. ARGV: holder, the next hold's first, seconds to keep it. The number of this hold's next holder.
+local of = tonumber(redis.call('HGET', KEYS[1], 't') or 0)
+if of >= tonumber(ARGV[2]) then return 0 end
+local next = math.max(of, tonumber(ARGV[1])) + 1
+redis.call('HSET', KEYS[1], 't', string.format('%.0f', next))
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return next
+""")
+
 _FORGET = Script("""
--- KEYS: memory, turn. ARGV: fencing token.
+-- KEYS: memory, turn. ARGV: holder.
 local of = redis.call('HGET', KEYS[1], 't')
 if of and tonumber(of) > tonumber(ARGV[1]) then return 0 end
 return redis.call('DEL', KEYS[1], KEYS[2])
@@ -56,12 +69,12 @@ return redis.call('DEL', KEYS[1], KEYS[2])
 
 
 class CallMemory:
-    """One hold's, by its fencing token. `keep` is cheap; `save` writes the newest, unless that was written already."""
+    """One holder's, by its fencing token. `keep` is cheap; `save` writes the newest, unless that is written already."""
 
     def __init__(self, store: Store, flow_id: str, task_id: str, token: int) -> None:
         self._store = store
         self._places = [keys.call_memory(flow_id, task_id), keys.call_turn(flow_id, task_id)]
-        self._token = token
+        self._holder = token * _CONNECTIONS
         self._newest: bytes | None = None
         self._before = b""
         """What was kept last."""
@@ -83,7 +96,7 @@ class CallMemory:
         left it, and the turn goes on."""
         if self._turn is None or self._turn[0] is not given:
             return Journal(str(uuid.uuid4()))
-        journal = CallJournal(self._store, self._places, self._token, self._turn[1], lambda: self._before)
+        journal = CallJournal(self._store, self._places, self._holder, self._turn[1], lambda: self._before)
         did, self._did = self._did, {}
         if did:
             try:
@@ -92,15 +105,28 @@ class CallMemory:
                 log.warning("what an earlier attempt did cannot be read", extra={"error": str(error)})
         return journal
 
-    async def save(self) -> None:
-        """Raises `Unavailable`; then the next `save` tries again."""
+    async def save(self) -> bool:
+        """False where somebody later has the call: its conversation stays. Raises `Unavailable`; then the next `save`
+        tries again."""
         newest = self._newest
         if newest is None:
-            return
-        if not await self._store.run(_SAVE, keys=self._places[:1], args=[self._token, newest, KEPT_S]):
+            return True
+        ours = await self._store.run(_SAVE, keys=self._places[:1], args=[self._holder, newest, KEPT_S])
+        if not ours:
             log.info("a later hold has the call: its conversation stays")
         if self._newest is newest:
             self._newest = None
+        return bool(ours)
+
+    async def take_over(self) -> Remembered | None:
+        """Goes on with a hold that began at another connection, which changes nothing from now on: what it left.
+        Raises `Conflict` where a later hold has the call, and `Unavailable`."""
+        ends = (self._holder // _CONNECTIONS + 1) * _CONNECTIONS
+        holder = await self._store.run(_TAKE, keys=self._places[:1], args=[self._holder, ends, KEPT_S])
+        if not holder:
+            raise Conflict("A later hold has the call.", code="run_lost")
+        self._holder = holder
+        return await self.recall()
 
     async def recall(self) -> Remembered | None:
         """What an earlier attempt left. A store that is away, or a form that this version cannot read: nothing."""
@@ -120,4 +146,4 @@ class CallMemory:
 
     async def forget(self) -> None:
         self._newest = None
-        await self._store.run(_FORGET, keys=self._places, args=[self._token])
+        await self._store.run(_FORGET, keys=self._places, args=[self._holder])
