@@ -311,11 +311,11 @@ async def test_a_turn_under_way_is_finished_for_a_kiosk_that_comes_back(
             cut(kiosk)
         other = dataclasses.replace(parts, queue=Queue(parts.store))
         there = await aiohttp_client(build_gateway(other))
-        again = await connect(there, held=[{"taskId": task, "token": token, "turn": 0}])
+        again = await connect(there, held=[{"taskId": task, "token": token, "turn": 4}])  # all interrupted
         await asyncio.wait_for(desk.waits.wait(), 30)
         desk.goes_on.set()
         said, end = await again.turn()
-        assert (said["text"], end["turn"], end["outcome"]) == ("It is booked.", 1, "await_input")
+        assert (said["text"], end["turn"], end["outcome"]) == ("It is booked.", 5, "await_input")
         await again.say("complete", taskId=task)
         await again.hear("state", state="ended")
         await other.queue.close()

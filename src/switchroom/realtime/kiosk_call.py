@@ -196,8 +196,8 @@ class KioskCall:
             return
         self._session = left.session
         if kept is not None:
-            self._turn = self._over = kept.turn
-            self._outcome = kept.outcome
+            self._turn, self._outcome = kept.turn, kept.outcome
+        self._turn = self._over = max(self._turn, told or 0)  # those that were interrupted are not kept
         if left.given is not None:
             self._start(left.given)
         elif kept is not None and told is not None and told < kept.turn:
