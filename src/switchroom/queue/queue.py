@@ -9,7 +9,6 @@ a timer: there is no leader.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from datetime import date, timedelta
 from typing import Any
@@ -59,7 +58,6 @@ CALLER_HUNG_UP = "caller_hung_up"
 WINDOW_MINUTES = 15
 _HOURS_EVERY_MS = 3_600_000
 _EPOCH = date(1970, 1, 1)
-_MAY_CLOSE = re.compile(b"ended|lease_expired")
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -332,7 +330,7 @@ class Queue(Holding):
         events = [
             event
             for entry_id, fields in rows
-            if _MAY_CLOSE.search(fields[1])
+            if b"ended" in fields[1] or b"lease_expired" in fields[1]
             for event in decode_events(flow_id, entry_id, fields)
         ]
         found = [event for event in events if event.state is State.ENDED or event.cause == "lease_expired"]
