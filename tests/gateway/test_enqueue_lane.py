@@ -283,7 +283,7 @@ async def test_a_stop_lets_requests_end_and_closes_what_rests(front: Front) -> N
     writer.write(request(call()))
     await writer.drain()
     async with asyncio.timeout(30):
-        while not any(connection._task for connection in front.lane.connections):
+        while not any(connection._request.done() for connection in front.lane.connections):
             await asyncio.sleep(0)
         await front.lane.close(5)
         assert (await read_answer(reader))[0] == 202

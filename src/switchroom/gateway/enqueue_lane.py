@@ -93,8 +93,8 @@ class EnqueueLane:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection while it is the lane's. `_unread` is the begin of a request, or what came behind the one that
-    `_task` answers."""
+    """One connection while it is the lane's. `_request` is done while one is being answered; `_unread` is the begin of
+    a request, or what came behind the one that is being answered."""
 
     def __init__(self, lane: EnqueueLane) -> None:
         self._lane = lane
@@ -103,7 +103,6 @@ class _Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._lost = False
         self._closing = False
-        self._spoken = False
         self._since = self._loop.time()
         self._keep = True
         self._begin()
@@ -121,7 +120,7 @@ class _Connection(asyncio.Protocol):
         self._release()
 
     def data_received(self, data: bytes) -> None:
-        if self._task is None:
+        if not self._request.done():
             self._read(data)
             return
         self._unread += data
@@ -132,6 +131,7 @@ class _Connection(asyncio.Protocol):
 
     def _begin(self) -> None:
         """Nothing of a request has come."""
+        self._request: asyncio.Future[re.Match[bytes] | None] = self._loop.create_future()
         self._unread: bytes = b""
         self._headers: dict[str, str] = {}
         self._body: bytes = b""
@@ -139,17 +139,17 @@ class _Connection(asyncio.Protocol):
         self._whole: bool = False
 
     def _read(self, data: bytes) -> None:
-        """Reads on in a request: starts on a whole one, waits for the rest of it, or gives the connection away."""
+        """Reads on in a request: has a whole one answered, waits for the rest of it, or gives the connection away."""
         self._unread = raw = self._unread + data if self._unread else data
         route = _ENQUEUE.match(raw)
         begins = route is not None or (b"\r\n" not in raw and raw.startswith(_START[: len(raw)]))
         if not begins or len(raw) > MAX_BYTES or not self._parse(raw, data):
             self._hand_over()
-        elif route is not None and self._whole:
-            answer = self._answer(route[1], route[2].decode(), self._headers, self._body)
-            self._begin()
-            self._spoken = True
-            self._task = self._loop.create_task(answer)
+        elif self._whole:
+            self._unread = b""
+            self._request.set_result(route)
+            if self._task is None:
+                self._task = self._loop.create_task(self._serve())
 
     def _parse(self, raw: bytes, data: bytes) -> bool:
         """Whether `raw`, of which `data` is new, is one request that the lane knows, as far as it has come."""
@@ -177,41 +177,50 @@ class _Connection(asyncio.Protocol):
         self._whole = True
         self._keep = self._parser.should_keep_alive()
 
-    async def _answer(self, path: bytes, flow_id: str, headers: dict[str, str], body: bytes) -> None:
-        parts = self._lane.parts
-        cid = correlation_id_from(headers.get(CORRELATION_HEADER, ""))
-        correlation_id.set(cid)
-        more = ""
-        try:
-            principal = await parts.access.check(presented_key(headers), self._lane.scope)
-            reply = await accept(parts, principal, flow_id, body, headers.get("Idempotency-Key"))
-        except Exception as error:
-            refusal = self._refusal(error, path.decode())
-            status, kind = refusal.status, PROBLEM_TYPE
-            answer = _encode(problem_of(refusal, path.decode(), cid))
-            more = f"{hdrs.CACHE_CONTROL}: no-store\r\n"
-            if refusal.retry_after_s is not None:
-                more += f"{hdrs.RETRY_AFTER}: {refusal.retry_after_s}\r\n"
-            if status == 401:
-                more += f"{hdrs.WWW_AUTHENTICATE}: Bearer\r\n"
-        else:
-            status, kind, answer = 202, "application/json", _encode(reply)
-        self._task = None
-        if self._lost:
-            return
-        keep = self._keep and not self._closing
-        if not keep:
-            more += "Connection: close\r\n"
-        head = (
-            f"{_FIRST_LINE[status]}{CORRELATION_HEADER}: {cid}\r\nContent-Type: {kind}\r\n"
-            f"Content-Length: {len(answer)}\r\nDate: {self._lane.date()}\r\n{more}\r\n"
-        )
-        self._transport.write(head.encode() + answer)
+    async def _serve(self) -> None:
+        """Answers one request after the other. It is one task: to make one for each costs more than to check a key."""
+        parts, scope = self._lane.parts, self._lane.scope
+        while (route := await self._request) is not None:
+            headers = self._headers
+            cid = correlation_id_from(headers.get(CORRELATION_HEADER, ""))
+            correlation_id.set(cid)
+            more = ""
+            try:
+                principal = await parts.access.check(presented_key(headers), scope)
+                key = headers.get("Idempotency-Key")
+                reply = await accept(parts, principal, route[2].decode(), self._body, key)
+            except Exception as error:
+                path = route[1].decode()
+                refusal = self._refusal(error, path)
+                status, kind, body = refusal.status, PROBLEM_TYPE, _encode(problem_of(refusal, path, cid))
+                more = f"{hdrs.CACHE_CONTROL}: no-store\r\n"
+                if refusal.retry_after_s is not None:
+                    more += f"{hdrs.RETRY_AFTER}: {refusal.retry_after_s}\r\n"
+                if status == 401:
+                    more += f"{hdrs.WWW_AUTHENTICATE}: Bearer\r\n"
+            else:
+                status, kind, body = 202, "application/json", _encode(reply)
+            if self._lost:
+                return
+            keep = self._keep and not self._closing
+            if not keep:
+                more += "Connection: close\r\n"
+            head = (
+                f"{_FIRST_LINE[status]}{CORRELATION_HEADER}: {cid}\r\nContent-Type: {kind}\r\n"
+                f"Content-Length: {len(body)}\r\nDate: {self._lane.date()}\r\n{more}\r\n"
+            )
+            self._transport.write(head.encode() + body)
+            if not keep:
+                self._transport.close()
+                return
+            self._rest()
+
+    def _rest(self) -> None:
+        """Waits for the next request, which may have come already."""
         self._since = self._loop.time()
-        if not keep:
-            self._transport.close()
-        elif self._unread:
-            data, self._unread = self._unread, b""
+        data = self._unread
+        self._begin()
+        if data:
             self._transport.resume_reading()
             self._read(data)
 
@@ -234,13 +243,16 @@ class _Connection(asyncio.Protocol):
         protocol.data_received(self._unread)
 
     def _release(self) -> None:
+        """The lane has nothing more to do with it than to answer what it began."""
         self._lane.connections.discard(self)
         self._timer.cancel()
+        if not self._request.done():
+            self._request.set_result(None)
 
     def _check(self) -> None:
         rested_s = self._loop.time() - self._since
-        most_s = IDLE_S if self._spoken and not self._unread else PARTIAL_S
-        if self._task is None and rested_s >= most_s:
+        most_s = IDLE_S if self._task is not None and not self._unread else PARTIAL_S
+        if not self._request.done() and rested_s >= most_s:
             self._transport.close()
         else:
             self._timer = self._loop.call_later(PARTIAL_S, self._check)
@@ -248,7 +260,7 @@ class _Connection(asyncio.Protocol):
     def leave(self) -> asyncio.Task[None] | None:
         """Closes the connection, now or once the returned task has answered."""
         self._closing = True
-        if self._task is None:
+        if not self._request.done():
             self._transport.close()
         return self._task
 
