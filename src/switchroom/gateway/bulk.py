@@ -15,7 +15,7 @@ from aiohttp import hdrs, web
 from switchroom.access import Scope
 from switchroom.errors import BadInput, Fault, SwitchroomError, TooMany
 from switchroom.gateway.bulk_lines import CsvLines, JsonLines, Line, ascii_based
-from switchroom.gateway.enqueue import accept_decoded, require_realtime
+from switchroom.gateway.enqueue import accept, require_realtime
 from switchroom.gateway.enqueue_body import IDEMPOTENCY_KEY
 from switchroom.gateway.operation import operation
 from switchroom.gateway.queue import BASE
@@ -192,7 +192,7 @@ class _Bulk:
                         "idempotencyKey must be a string", faults=[Fault("must be a string", "/idempotencyKey")]
                     )
                 key = own
-            reply = await accept_decoded(self._parts, self._request[PRINCIPAL], self._flow_id, body, key)
+            reply = await accept(self._parts, self._request[PRINCIPAL], self._flow_id, body, key)
         except SwitchroomError as error:
             return self._refused(number, error)
         except Exception:

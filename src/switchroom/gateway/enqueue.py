@@ -11,7 +11,6 @@ from switchroom.engine import Flow
 from switchroom.errors import BadInput, Conflict, Fault
 from switchroom.gateway import enqueue_body
 from switchroom.gateway.services import Services, usable_flow
-from switchroom.http_problems import decoded_json
 from switchroom.queue import Rules, StaleRules
 
 
@@ -30,16 +29,9 @@ class EnqueueReply(msgspec.Struct, rename="camel", omit_defaults=True):
 
 
 async def accept(
-    parts: Services, principal: Principal, flow_id: str, body: bytes, idempotency_key: str | None
-) -> EnqueueReply:
-    """Checks the body (JSON) of an enqueue and puts its call in the flow's queue; it is on disk when this returns."""
-    return await accept_decoded(parts, principal, flow_id, decoded_json(body), idempotency_key)
-
-
-async def accept_decoded(
     parts: Services, principal: Principal, flow_id: str, body: object, idempotency_key: str | None
 ) -> EnqueueReply:
-    """`accept` of a body that is decoded already.
+    """Checks the decoded body of an enqueue and puts its call in the flow's queue; it is on disk when this returns.
 
     A flow that was read before is believed first: the script that enqueues knows the flow's revision and refuses an
     old one, so that looking the flow up costs no round trip and is exact all the same.
@@ -54,7 +46,7 @@ async def accept_decoded(
     while True:
         revision, flow = known
         try:
-            accepted = await parts.queue.enqueue(flow.id, call, rules_of(flow), revision=revision)
+            accepted = await parts.queue.enqueue(flow.id, call, flow.settings, revision=revision)
         except StaleRules:
             known = await _current(parts, principal, flow_id)
             continue

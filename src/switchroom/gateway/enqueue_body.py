@@ -31,6 +31,7 @@ IDEMPOTENCY_KEY = {
     )
 }
 
+_ID_NAMES = frozenset({"ID", "Id", "iD", "id"})
 _canonical = msgspec.json.Encoder(order="deterministic").encode
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d):(\d\d)((?:\.\d+)?)(Z|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -124,7 +125,7 @@ def _form(form: object, faults: list[Fault]) -> dict[str, Any]:
     if not isinstance(form, dict):
         faults.append(Fault("is required and must be an object that holds ID", "/form"))
         return {}
-    given = [name for name in form if len(name) == 2 and name.lower() == "id"]
+    given = sorted(_ID_NAMES & form.keys())
     if not given:
         faults.append(Fault("is required: the caller's ID, such as a phone number", "/form/ID"))
         return {}

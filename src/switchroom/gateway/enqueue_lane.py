@@ -32,6 +32,7 @@ from switchroom.http_problems import (
     PROBLEM_TYPE,
     correlation_id,
     correlation_id_from,
+    decoded_json,
     hidden_error,
     log_refusal,
     problem_of,
@@ -188,7 +189,7 @@ class _Connection(asyncio.Protocol):
             try:
                 principal = await parts.access.check(presented_key(headers), scope)
                 key = headers.get("Idempotency-Key")
-                reply = await accept(parts, principal, route[2].decode(), self._body, key)
+                reply = await accept(parts, principal, route[2].decode(), decoded_json(self._body), key)
             except Exception as error:
                 path = route[1].decode()
                 refusal = self._refusal(error, path)

@@ -20,7 +20,7 @@ from switchroom.gateway.operation import IF_NONE_MATCH, operation
 from switchroom.gateway.queue_figures import figures_body
 from switchroom.gateway.reply import bad_parameter, json_reply, not_modified, query_int, rfc3339
 from switchroom.gateway.services import PRINCIPAL, known_flow, services
-from switchroom.http_problems import read_body
+from switchroom.http_problems import read_body, read_json
 from switchroom.queue import MAX_TOKEN, Detail, State, Status, Token
 
 BASE = "/api/v1/openai-realtime/{flow_id}/queue"
@@ -90,7 +90,7 @@ def routes() -> list[web.RouteDef]:
 )
 async def enqueue(request: web.Request) -> web.Response:
     parts = services(request)
-    body = await read_body(request, parts.max_body_bytes)
+    body = await read_json(request, parts.max_body_bytes)
     key = request.headers.get("Idempotency-Key")
     return json_reply(await accept(parts, request[PRINCIPAL], request.match_info["flow_id"], body, key), status=202)
 

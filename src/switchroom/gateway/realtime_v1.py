@@ -18,7 +18,7 @@ from aiohttp import hdrs, web
 from switchroom.access import Scope
 from switchroom.engine import Flow
 from switchroom.errors import BadInput, NotFound, SwitchroomError
-from switchroom.gateway.enqueue import require_realtime, rules_of
+from switchroom.gateway.enqueue import require_realtime
 from switchroom.gateway.operation import operation
 from switchroom.gateway.passage import living_process, pass_on
 from switchroom.gateway.public import check_page
@@ -209,7 +209,7 @@ async def queued(request: web.Request, flow: Flow, opening: Opening) -> AsyncIte
         skills=(SKILL,),
         expires_at_ms=int(time.time() * 1000) + _UNTAKEN_MS,
     )
-    accepted = await parts.queue.enqueue(flow.id, call, rules_of(flow))
+    accepted = await parts.queue.enqueue(flow.id, call, flow.settings)
     try:
         yield accepted.task_id
     except SwitchroomError:

@@ -20,7 +20,7 @@ from multidict import MultiDict
 
 from switchroom.access import Principal, Scope, presented_key
 from switchroom.errors import BadInput, Fault, Forbidden, NotFound, SwitchroomError, TooMany, Unauthorized
-from switchroom.gateway.enqueue import accept_decoded
+from switchroom.gateway.enqueue import accept
 from switchroom.gateway.operation import operation
 from switchroom.gateway.passage import pass_on
 from switchroom.gateway.services import Services, services, usable_flow
@@ -148,7 +148,7 @@ async def _enqueued(parts: Services, principal: Principal, flow_id: str, given: 
     fields = {ours: given[theirs] for theirs, ours in _FIELDS.items() if given.get(theirs)}
     own = {name: value for name, value in given.items() if name[:1].islower()}  # Twilio's begin with a capital
     form = {**own, **fields, "ID": caller}
-    accepted = await accept_decoded(parts, principal, flow_id, {"form": form}, given.get("CallSid") or None)
+    accepted = await accept(parts, principal, flow_id, {"form": form}, given.get("CallSid") or None)
     if accepted.position is None and not accepted.duplicate:
         await parts.queue.abandon(flow_id, accepted.task_id)
         return None

@@ -47,7 +47,7 @@ from switchroom.queue.feed import events_after
 from switchroom.queue.holding import Argument, Holding
 from switchroom.queue.library import QUEUE
 from switchroom.queue.model import Call, NewCall, QueueEvent, State
-from switchroom.queue.rules import WRAPUP_MS, Rules, stored_hours, stored_rules
+from switchroom.queue.rules import WRAPUP_MS, Admission, Rules, stored_hours, stored_rules
 from switchroom.store import Store, keys
 
 IDEMPOTENCY_TTL_S = 24 * 3600
@@ -80,7 +80,7 @@ class Queue(Holding):
         self._hours_until.pop(flow_id, None)
         await self.tick(flow_id)
 
-    async def enqueue(self, flow_id: str, call: NewCall, rules: Rules, *, revision: bytes = b"") -> Accepted:
+    async def enqueue(self, flow_id: str, call: NewCall, rules: Admission, *, revision: bytes = b"") -> Accepted:
         """Puts a call in the queue; it is on disk when this returns.
 
         `revision` is that of the flow's document that `rules` were read from: where it is not the stored one any more

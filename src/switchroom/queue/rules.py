@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import msgspec
 
 from switchroom.hours import OpeningHours, offset_ms, spans
@@ -41,6 +43,19 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     relax_after_s: tuple[int, ...] = ()
     stats_days: int = 400
     hours: OpeningHours | None = None
+
+
+class Admission(Protocol):
+    """What taking a call in asks of a flow's settings; `Rules` says what they mean."""
+
+    @property
+    def duplicates(self) -> str: ...
+
+    @property
+    def max_attempts(self) -> int: ...
+
+    @property
+    def cap(self) -> int: ...
 
 
 def stored_rules(rules: Rules, now_ms: int) -> list[str | int]:
