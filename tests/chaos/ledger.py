@@ -119,8 +119,13 @@ def _holders(result: Audit, lines: list[dict[str, Any]], calls: dict[str, Call |
     for what in ("held", "finished", "lost", "unsure", "late refused"):
         result.counts[f"holders: {what}"] = kinds[what]
     result.fault("! a late write accepted", [line for line in lines if line["what"] == "late accepted"])
-    tokens = Counter(line["token"] for line in lines if line["what"] == "held")
-    result.fault("! two holds with one token", [token for token, count in tokens.items() if count > 1])
+    holds = Counter((line["task"], line["token"]) for line in lines if line["what"] == "held")
+    result.fault("! two holds of a call with one token", [hold for hold, count in holds.items() if count > 1])
+    owners = defaultdict(set)  # one claim may take several calls with one token, and is one owner's
+    for line in lines:
+        if line["what"] == "held":
+            owners[line["token"]].add(line["owner"])
+    result.fault("! two owners with one token", [token for token, names in owners.items() if len(names) > 1])
     told = defaultdict(list)
     for line in lines:
         if line["what"] == "finished":

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 
 from switchroom.errors import Conflict, NotFound
 from switchroom.queue import NewCall, Queue, Rules, State
-from switchroom.store import Store
 
 FLOW = "support"
 RULES = Rules()
-
-
-@pytest.fixture
-async def queue(store: Store) -> AsyncIterator[Queue]:
-    queue = Queue(store)
-    yield queue
-    await queue.close()
 
 
 async def put(queue: Queue, caller: str, **more: object) -> str:

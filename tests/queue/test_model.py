@@ -7,12 +7,12 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from stored import rewrite
 
 from switchroom.errors import Conflict
 from switchroom.queue import (
@@ -27,7 +27,6 @@ from switchroom.queue import (
     State,
     Waiting,
 )
-from switchroom.queue.codec import decode_record, encode_record
 from switchroom.store import Store
 
 FLOW = "model"
@@ -90,11 +89,6 @@ class Model(RuleBasedStateMachine):
     def wait(self, coroutine: Any) -> Any:
         return self.runner.run(coroutine)
 
-    async def rewrite(self, task: str, **fields: int) -> None:
-        key = f"{PREFIX}c:{task}"
-        record = msgspec.structs.replace(decode_record(await self.store.call("GET", key)), **fields)
-        await self.store.call("SET", key, encode_record(record))
-
     def teardown(self) -> None:
         self.wait(self.queue.close())
         self.wait(self.store.close())
@@ -123,9 +117,15 @@ class Model(RuleBasedStateMachine):
         if state == "ended" and self.ids.get(call.caller) == task:
             del self.ids[call.caller]
 
-    def taken(self, held: Held, owner: str, answered: bool) -> None:
+    def taken(self, claimed: list[Held], owner: str, answered: bool) -> None:
+        """What one claim took."""
+        assert all(held.token > self.token for held in claimed)
+        for held in claimed:
+            self.one_taken(held, owner, answered)
+        assert len({held.token for held in claimed}) <= 1
+
+    def one_taken(self, held: Held, owner: str, answered: bool) -> None:
         call = self.calls[held.task_id]
-        assert held.token > self.token
         self.token = held.token
         call.owner, call.token, call.attempt = owner, held.token, call.attempt + 1
         assert (held.attempt, held.call.caller_id) == (call.attempt, call.caller)
@@ -242,8 +242,7 @@ class Model(RuleBasedStateMachine):
         )
         assert [held.task_id for held in got] == expected
         assert refused == lost
-        for held in got:
-            self.taken(held, owner, answered)
+        self.taken(got, owner, answered)
 
     @precondition(lambda self: self.calls)
     @rule(owner=OWNERS, pick=PICK)
@@ -261,7 +260,7 @@ class Model(RuleBasedStateMachine):
             assert answer == Waiting(place=before + 1)
         else:
             assert isinstance(answer, Held)
-            self.taken(answer, owner, False)
+            self.taken([answer], owner, False)
 
     @precondition(lambda self: self.holds)
     @rule(pick=PICK)
@@ -318,7 +317,7 @@ class Model(RuleBasedStateMachine):
         task = self.any_of(pick, self.in_state("offered", "live"))
         unanswered = late_answer and self.calls[task].state == "offered"
         if unanswered:
-            self.wait(self.rewrite(task, answer_by=1))
+            self.wait(rewrite(self.store, f"{PREFIX}c:{task}", answer_by=1))
         self.wait(self.store.call("ZADD", f"{PREFIX}held", "XX", 1, task))
         self.wait(self.queue.tick(FLOW))
         cause = "no_answer" if unanswered else "lease_expired"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -14,13 +13,6 @@ from switchroom.store import Store
 
 FLOW = "support"
 RULES = Rules()
-
-
-@pytest.fixture
-async def queue(store: Store) -> AsyncIterator[Queue]:
-    queue = Queue(store)
-    yield queue
-    await queue.close()
 
 
 def call(caller: str = "+38641656457", **more: object) -> NewCall:

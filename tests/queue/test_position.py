@@ -11,11 +11,9 @@ FLOW = "support"
 RULES = Rules(lines=2)
 
 
-@pytest.fixture
-async def queue(store: Store) -> Queue:
-    queue = Queue(store)
+@pytest.fixture(autouse=True)
+async def configured(queue: Queue) -> None:
     await queue.configure(FLOW, RULES)
-    return queue
 
 
 async def put(queue: Queue, caller: str, *skills: str, priority: int = 0) -> str:

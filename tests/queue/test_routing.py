@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
+from stored import rewrite
 
 from switchroom.errors import Conflict
 from switchroom.queue import UNITY, EndReason, Finished, Held, LeaseLost, NewCall, Queue, Rules, State
-from switchroom.queue.codec import decode_record, encode_record
 from switchroom.queue.fair import Shares
 from switchroom.store import Store
 
@@ -20,12 +19,9 @@ FLOW = "support"
 RULES = Rules(lines=100, cap=0)
 
 
-@pytest.fixture
-async def queue(store: Store) -> AsyncIterator[Queue]:
-    queue = Queue(store)
+@pytest.fixture(autouse=True)
+async def configured(queue: Queue) -> None:
     await queue.configure(FLOW, RULES)
-    yield queue
-    await queue.close()
 
 
 async def put(queue: Queue, caller: str, *skills: str, flow: str = FLOW, **more: object) -> str:
@@ -107,8 +103,7 @@ async def test_a_waiting_call_needs_less_as_time_goes_by(queue: Queue, store: St
     async def waited(ms: int) -> None:  # the clock of a script is the server's: move the call's, not the clock
         since = int(time.time() * 1000) - ms
         key = f"sr:{{{FLOW}}}:c:{task}"
-        record = msgspec.structs.replace(decode_record(await store.call("GET", key)), since=since)
-        await store.call("SET", key, encode_record(record))
+        await rewrite(store, key, since=since)
         await store.call("ZADD", f"sr:{{{FLOW}}}:relax", since, task)
 
     await waited(1_500)

@@ -23,12 +23,16 @@ async def store(cluster_url: str) -> AsyncIterator[Store]:
 def adopted(name: str, *but: str) -> dict[str, Any]:
     """The tests and fixtures of `tests/queue/NAME.py`, with a `store` that is a cluster of three primaries; without
     those named in `but`."""
+    there = _names("conftest") | _names(name)
+    for one in but:
+        del there[one]
+    return there | {"store": store}
+
+
+def _names(name: str) -> dict[str, Any]:
     spec = importlib.util.spec_from_file_location(f"cluster_{name}", Path(__file__).parents[1] / "queue" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    there = {key: value for key, value in vars(module).items() if not key.startswith("__")}
-    for one in but:
-        del there[one]
-    return there | {"store": store}
+    return {key: value for key, value in vars(module).items() if not key.startswith("__")}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from struct import Struct
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from switchroom.queue.model import Call, EndReason, NewCall, QueueEvent, State
 from switchroom.queue.rules import UNITY
@@ -33,6 +36,7 @@ class Change(msgspec.Struct, frozen=True, array_like=True):
     detail: str = ""
 
 
+_BETWEEN_SKILLS = "\x1f"
 _payload_decoder = msgspec.json.Decoder(Payload)
 _encoder = msgspec.json.Encoder()
 _history_decoder = msgspec.json.Decoder(list[Change])
@@ -51,7 +55,12 @@ def encode_json(value: Any) -> str:
 
 def skill_set(skills: Sequence[str]) -> str:
     """Skills as the server-side function compares them: a set has one spelling."""
-    return "\x1f".join(sorted(set(skills))) if skills else ""
+    return _BETWEEN_SKILLS.join(sorted(set(skills))) if skills else ""
+
+
+def skills_of(packed: str) -> tuple[str, ...]:
+    """The inverse of `skill_set`."""
+    return tuple(packed.split(_BETWEEN_SKILLS)) if packed else ()
 
 
 def needed(call: NewCall) -> str:
@@ -64,20 +73,15 @@ def pairs(flat: list[bytes]) -> dict[bytes, bytes]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True):
-    """A call as it stands in the store: an array in MessagePack, without the places at its end that hold their
-    defaults. The server-side function reads and writes it by these very places (`record_as_lua`): those that every call
-    sets come first. Times are Unix milliseconds, 0 where it has not happened."""
+class Standing(msgspec.Struct, frozen=True, array_like=True):
+    """How a call stands: what calls that were moved together mostly have in common. In the store an array in
+    MessagePack, without the places at its end that hold their defaults. The server-side function reads and writes it by
+    these very places (`standing_as_lua`): those that most calls set come first. Times are Unix milliseconds, 0 where it
+    has not happened."""
 
-    state: str
-    caller: str
-    sequence: int
-    enqueued: int
+    state: State
     most: int
-    past: str = ""
     attempt: int = 0
-    lane: str = ""
-    told: str = ""
     token: int = 0
     owner: str = ""
     offered: int = 0
@@ -90,78 +94,122 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     result: str = ""
     priority: int = 0
     need: str = ""
+    lane: str = ""
     hook: str = ""
     answer_by: int = 0
-    since: int = 0
-    expires: int = 0
     not_before: int = 0
     failures: int = 0
     joined: int = 0
     came_from: str = ""
     came_back: str = ""
-    refusals: list[str | int] = []
+    refusals: tuple[str | int, ...] = ()
     """Holders who refused it or did not answer, each with how often."""
 
 
-decode_record = msgspec.msgpack.Decoder(Record).decode
-encode_record = msgspec.msgpack.Encoder().encode
+class Own(msgspec.Struct, frozen=True, array_like=True):
+    """What no other call has. `told` is the place that its caller was told the last time, as `line.lua` keeps it."""
+
+    since: int
+    expires: int
+    caller: str
+    sequence: int
+    enqueued: int
+    told: str = ""
 
 
-def record_as_lua() -> str:
-    """The places of a record as Lua constants (`STATE = 1`, …), and their defaults as `DEFAULTS[place]`."""
-    names = Record.__struct_fields__
+class Record(msgspec.Struct, frozen=True):
+    """A call as it stands in the store. `past` are the lines of its history, each with a comma before it."""
+
+    standing: Standing
+    own: Own
+    past: bytes = b""
+
+
+_decode_standing = lru_cache(256)(msgspec.msgpack.Decoder(Standing).decode)
+_LENGTH = Struct("<I")
+_TIMES_AND_TEXT = Struct("<QQI")
+
+
+def decode_record(stored: bytes) -> Record:
+    """The standing with its length before it, what is its own (see `record.lua: OWN`), and the history."""
+    start = 4 + _LENGTH.unpack_from(stored)[0]
+    since, expires, length = _TIMES_AND_TEXT.unpack_from(stored, start)
+    middle = start + _TIMES_AND_TEXT.size
+    caller = stored[middle : middle + length].decode()
+    sequence, enqueued, told_length = _TIMES_AND_TEXT.unpack_from(stored, middle + length)
+    last = middle + length + _TIMES_AND_TEXT.size
+    end = last + told_length
+    own = Own(since, expires, caller, sequence, enqueued, stored[last:end].decode())
+    return Record(_decode_standing(stored[4:start]), own, stored[end:])
+
+
+def standing_as_lua() -> str:
+    """The places of a standing as Lua constants (`STATE = 1`, …), and their defaults as `DEFAULTS[place]`."""
+    names = Standing.__struct_fields__
     places = ",".join(str(place) for place in range(1, len(names) + 1))
-    plain = {str: "''", int: "0", list[str | int]: "{}"}
-    defaults = ",".join(plain[field.type] for field in msgspec.structs.fields(Record))
+    plain = {State: "''", str: "''", int: "0", tuple[str | int, ...]: "{}"}
+    defaults = ",".join(plain[field.type] for field in msgspec.structs.fields(Standing))
     return f"local {','.join(name.upper() for name in names)}={places}\nlocal DEFAULTS={{{defaults}}}\n"
 
 
 def decode_call(flow_id: str, task_id: str, record: bytes, payload: bytes) -> Call:
-    return call_of(flow_id, task_id, decode_record(record), payload)
+    stored = decode_record(record)
+    return call_of(flow_id, task_id, stored.standing, stored.own, payload)
 
 
-def call_of(flow_id: str, task_id: str, stored: Record, packed_payload: bytes | str) -> Call:
+def call_of(flow_id: str, task_id: str, standing: Standing, own: Own, packed_payload: bytes | str) -> Call:
     payload = _payload_decoder.decode(packed_payload)
-    return Call(
+    return replace(
+        _one_that_stands_so(standing),
         flow_id=flow_id,
         task_id=task_id,
-        caller_id=stored.caller,
-        state=State(stored.state),
+        caller_id=own.caller,
         form=payload.form,
         memory=payload.state,
-        priority=stored.priority,
-        enqueued_at_ms=stored.enqueued,
-        waiting_since_ms=stored.since or stored.enqueued,
-        not_before_ms=stored.not_before,
-        expires_at_ms=stored.expires,
-        attempt=stored.attempt,
-        max_attempts=stored.most,
-        owner=stored.owner,
-        offered_at_ms=stored.offered,
-        answer_by_ms=stored.answer_by,
-        live_at_ms=stored.live,
-        wrapup_at_ms=stored.wrapup,
-        ended_at_ms=stored.ended,
-        end_reason=EndReason(stored.reason) if stored.reason else None,
-        detail=stored.detail,
-        outcome=stored.outcome,
-        result=msgspec.json.decode(stored.result) if stored.result else None,
+        enqueued_at_ms=own.enqueued,
+        waiting_since_ms=own.since,
+        expires_at_ms=own.expires,
+        result=msgspec.json.decode(standing.result) if standing.result else None,
         skills=payload.skills,
         cc_base_url=payload.cc,
         callback_url=payload.callback,
-        token=stored.token,
-        requeued_from=stored.came_from,
-        requeued_as=stored.came_back,
+    )
+
+
+@lru_cache(256)
+def _one_that_stands_so(standing: Standing) -> Call:
+    """A call without what is its own: made once for those of a batch."""
+    return Call(
+        flow_id="",
+        task_id="",
+        caller_id="",
+        form={},
+        memory={},
+        state=standing.state,
+        priority=standing.priority,
+        not_before_ms=standing.not_before,
+        attempt=standing.attempt,
+        max_attempts=standing.most,
+        owner=standing.owner,
+        offered_at_ms=standing.offered,
+        answer_by_ms=standing.answer_by,
+        live_at_ms=standing.live,
+        wrapup_at_ms=standing.wrapup,
+        ended_at_ms=standing.ended,
+        end_reason=EndReason(standing.reason) if standing.reason else None,
+        detail=standing.detail,
+        outcome=standing.outcome,
+        token=standing.token,
+        requeued_from=standing.came_from,
+        requeued_as=standing.came_back,
     )
 
 
 def decode_history(record: bytes) -> list[Change]:
-    return _history_decoder.decode(f"[{decode_record(record).past}]")
+    return _history_decoder.decode(b"[" + decode_record(record).past[1:] + b"]")
 
 
-class _Alike(msgspec.Struct, frozen=True, array_like=True):
-    """Changes that differ in their call alone, as they stand in the event stream and the outbox."""
-
+class _Step(msgspec.Struct, frozen=True, array_like=True):
     state: State
     cause: str
     owner: str
@@ -169,6 +217,13 @@ class _Alike(msgspec.Struct, frozen=True, array_like=True):
     attempt: int
     reason: str
     detail: str
+
+
+class _Alike(msgspec.Struct, frozen=True, array_like=True):
+    """What became of calls that stood alike, as it stands in the event stream and the outbox."""
+
+    steps: list[_Step]
+    """Each of them happened to every call, in this order."""
     calls: list[str]
     """Task and caller of each."""
 
@@ -211,8 +266,9 @@ def entry_before(event_id: str) -> str:
 def decode_events(flow_id: str, entry_id: bytes, flat: list[bytes]) -> list[QueueEvent]:
     """The changes of an entry of the event stream or the outbox, in order. Their time is that of its ID."""
     changes = [
-        (alike, task_id, caller_id)
+        (step, task_id, caller_id)
         for alike in _changes_decoder.decode(flat[1])
+        for step in alike.steps
         for task_id, caller_id in zip(alike.calls[::2], alike.calls[1::2], strict=True)
     ]
     ms, _, number = entry_id.decode().partition("-")
@@ -224,13 +280,13 @@ def decode_events(flow_id: str, entry_id: bytes, flat: list[bytes]) -> list[Queu
             task_id=task_id,
             caller_id=caller_id,
             at_ms=int(ms),
-            state=alike.state,
-            previous=State(alike.previous) if alike.previous else None,
-            attempt=alike.attempt,
-            owner=alike.owner,
-            cause=alike.cause,
-            end_reason=EndReason(alike.reason) if alike.reason else None,
-            detail=alike.detail,
+            state=step.state,
+            previous=State(step.previous) if step.previous else None,
+            attempt=step.attempt,
+            owner=step.owner,
+            cause=step.cause,
+            end_reason=EndReason(step.reason) if step.reason else None,
+            detail=step.detail,
         )
-        for i, (alike, task_id, caller_id) in enumerate(changes)
+        for i, (step, task_id, caller_id) in enumerate(changes)
     ]

@@ -13,9 +13,9 @@ import msgspec
 
 from switchroom.errors import Conflict, NotFound, SwitchroomError
 from switchroom.queue.answers import Finished, LeaseLost, Waiting
-from switchroom.queue.codec import Record, call_of, decode_record, encode_json, skill_set
+from switchroom.queue.codec import call_of, decode_call, encode_json, skill_set
 from switchroom.queue.fair import Shares
-from switchroom.queue.model import EndReason, Held, State
+from switchroom.queue.model import Call, EndReason, Held, State
 from switchroom.queue.rules import LEASE_MS, OFFER_MS, WRAPUP_MS
 from switchroom.queue.waiting import Given, Inbox
 from switchroom.store import Store, keys
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 class _Reply(msgspec.Struct, frozen=True):
     held: list[Held]
-    lost: list[str]
+    lost: set[tuple[str, int]]
     idle_since: str
     rests_ms: int
 
@@ -111,7 +111,7 @@ class Holding:
                     registered.discard(flow_id)
                     self._idle_since.pop(owner, None)
                     first, given = given[0], given[1:]
-                    return [self._arrived(flow_id, lease_ms, first)]
+                    return [_arrived(flow_id, lease_ms, first)]
                 held, rests_ms = await self._round(owner, weights, terms, registered)
                 owed -= {held[0].flow_id} if held else owed
                 left_s = deadline - loop.time()
@@ -160,13 +160,14 @@ class Holding:
     ) -> tuple[list[Held], list[str]]:
         """Closes calls and claims the next ones in one step. Returns what it holds now, and the tasks of those of
         `finished` whose hold was lost: they were not written."""
-        rows = [
-            (done.held.task_id, done.held.token, done.reason, done.detail, done.outcome, encode_json(done.result))
-            for done in finished
-        ]
+        alike: dict[tuple[int, str, str, str, str], list[str]] = {}
+        for one in finished:
+            end = (one.held.token, one.reason, one.detail, one.outcome, encode_json(one.result))
+            alike.setdefault(end, []).append(one.held.task_id)
         terms = (lease_ms, offer_ms, limit, answered, skill_set(skills), False)
-        reply = await self._claim(flow_id, owner, terms, finished=rows)
-        return reply.held, reply.lost
+        reply = await self._claim(flow_id, owner, terms, finished=[(*end, tasks) for end, tasks in alike.items()])
+        done = (one.held for one in finished)
+        return reply.held, [held.task_id for held in done if (held.task_id, held.token) in reply.lost]
 
     async def claim_call(
         self, flow_id: str, task_id: str, owner: str, *, lease_ms: int = LEASE_MS, offer_ms: int = 60_000
@@ -180,7 +181,7 @@ class Holding:
         reply = await self._run("join", flow_id, owner, lease_ms, offer_ms, task_id)
         match reply[0]:
             case b"held":
-                return self._held(flow_id, owner, lease_ms, reply[1])
+                return _held(flow_id, owner, lease_ms, task_id.encode(), *reply[1:])
             case b"wait":
                 return Waiting(place=reply[1])
             case b"reserved":
@@ -305,11 +306,12 @@ class Holding:
         except asyncio.CancelledError:
             # The store may have given us calls: nobody would know of them before their lease is over.
             with contextlib.suppress(SwitchroomError):
-                for row in (await asked)[0]:
-                    await self.release(self._held(flow_id, owner, lease_ms, row), "holder_left")
+                for held in _batch(flow_id, owner, lease_ms, await asked):
+                    await self.release(held, "holder_left")
             raise
-        held = [self._held(flow_id, owner, lease_ms, row) for row in reply[0]]
-        return _Reply(held, [task.decode() for task in reply[1]], reply[2].decode(), int(reply[3]))
+        lost, idle_since, rests_ms = reply[4:]
+        calls = _batch(flow_id, owner, lease_ms, reply)
+        return _Reply(calls, {(task.decode(), token) for task, token in lost}, idle_since.decode(), int(rests_ms))
 
     async def _hold(self, verb: str, held: Held, *args: Argument) -> State:
         reply = await self._run("hold", held.flow_id, verb, held.task_id, held.owner, held.token, *args)
@@ -317,20 +319,27 @@ class Holding:
             raise LeaseLost(held.task_id, reply[1].decode(), reply[2].decode())
         return State(reply[1].decode())
 
-    @staticmethod
-    def _held(flow_id: str, owner: str, lease_ms: int, row: Sequence[Any]) -> Held:
-        return _hold(flow_id, owner, lease_ms, row[0].decode(), row[1], decode_record(row[2]), row[3])
 
-    @staticmethod
-    def _arrived(flow_id: str, lease_ms: int, given: Given) -> Held:
-        assert given.record is not None
-        return _hold(flow_id, given.owner, lease_ms, given.task_id, given.token, given.record, given.payload)
+def _batch(flow_id: str, owner: str, lease_ms: int, reply: Sequence[Any]) -> list[Held]:
+    """The calls that a claim took, as the server-side function answers them."""
+    tasks, token, records, payloads = reply[:4]
+    return [
+        _held(flow_id, owner, lease_ms, task, token, record, payload)
+        for task, record, payload in zip(tasks, records, payloads, strict=True)
+    ]
 
 
-def _hold(
-    flow_id: str, owner: str, lease_ms: int, task_id: str, token: int, record: Record, payload: bytes | str
-) -> Held:
-    call = call_of(flow_id, task_id, record, payload)
+def _held(flow_id: str, owner: str, lease_ms: int, task: bytes, token: int, record: bytes, payload: bytes) -> Held:
+    return _hold(decode_call(flow_id, task.decode(), record, payload), owner, token, lease_ms)
+
+
+def _arrived(flow_id: str, lease_ms: int, given: Given) -> Held:
+    assert given.standing is not None and given.own is not None
+    call = call_of(flow_id, given.task_id, given.standing, given.own, given.payload)
+    return _hold(call, given.owner, given.token, lease_ms)
+
+
+def _hold(call: Call, owner: str, token: int, lease_ms: int) -> Held:
     return Held(call=call, owner=owner, attempt=call.attempt, token=token, lease_ms=lease_ms)
 
 

@@ -97,7 +97,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 MAX_TOKEN = 2**53
 """The greatest whole number that the server-side function counts to."""
 Token = Annotated[int, msgspec.Meta(ge=1, le=MAX_TOKEN)]
-"""Fencing token of a hold: grows with every hold of any call of the flow."""
+"""Fencing token of a hold: greater than those of all claims before in the flow. Calls of one claim share theirs."""
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):

@@ -42,6 +42,7 @@ from switchroom.queue.codec import (
     last_event_id,
     needed,
     pairs,
+    skills_of,
 )
 from switchroom.queue.feed import events_after
 from switchroom.queue.holding import Argument, Holding
@@ -259,7 +260,7 @@ class Queue(Holding):
             idle[key] = min(int(since), idle.get(key, int(since)))
         return Holders(
             waiting=[
-                Idle(owner=owner, skills=tuple(skills.split("\x1f")) if skills else (), since_ms=since)
+                Idle(owner=owner, skills=skills_of(skills), since_ms=since)
                 for (owner, skills), since in sorted(idle.items(), key=lambda item: item[1])
             ],
             resting={owner.decode(): int(until) for owner, until in resting},
@@ -403,15 +404,16 @@ def _figures(*flats: list[bytes]) -> Figures:
 
 def _row(row: list[Any]) -> Row:
     stored = decode_record(row[1])
+    standing, own = stored.standing, stored.own
     position, estimate_ms, overtaken = row[2:5] or (0, 0, 0)
     return Row(
         task_id=row[0].decode(),
-        state=State(stored.state),
-        caller_id=stored.caller,
-        enqueued_at_ms=stored.enqueued,
-        started_at_ms=stored.live or stored.offered,
-        attempt=stored.attempt,
-        owner=stored.owner,
+        state=State(standing.state),
+        caller_id=own.caller,
+        enqueued_at_ms=own.enqueued,
+        started_at_ms=standing.live or standing.offered,
+        attempt=standing.attempt,
+        owner=standing.owner,
         position=position,
         estimate_ms=estimate_ms,
         overtaken=bool(overtaken),

@@ -58,26 +58,31 @@ class Admission(Protocol):
     def cap(self) -> int: ...
 
 
-def stored_rules(rules: Rules, now_ms: int) -> list[str | int]:
+Field = str | int | bytes
+"""Of a flat list of names and values."""
+
+
+def stored_rules(rules: Rules, now_ms: int) -> list[Field]:
     """The flat fields of a flow's settings as the server-side function reads them. Works out times: not for an event
     loop."""
-    flat: list[str | int] = [
-        "lines", rules.lines,
-        "sl_ms", rules.service_level_ms,
-        "short_ms", rules.short_abandon_ms,
-        "wrap_ms", rules.rest_ms,
-        "retry_ms", rules.retry_delay_ms,
-        "backoff_ms", rules.refuse_backoff_ms,
-        "max_wait_ms", rules.max_wait_ms,
-        "relax", ",".join(str(after_s) for after_s in sorted(rules.relax_after_s)),
-        "days", rules.stats_days,
-    ]  # fmt: skip
+    settings = {
+        "lines": rules.lines,
+        "sl_ms": rules.service_level_ms,
+        "short_ms": rules.short_abandon_ms,
+        "wrap_ms": rules.rest_ms,
+        "retry_ms": rules.retry_delay_ms,
+        "backoff_ms": rules.refuse_backoff_ms,
+        "max_wait_ms": rules.max_wait_ms,
+        "relax": ",".join(str(after_s) for after_s in sorted(rules.relax_after_s)),
+        "days": rules.stats_days,
+    }
+    flat: list[Field] = ["rules", msgspec.msgpack.encode(settings)]
     if rules.hours is None:
         return [*flat, "hours", "", "open", "", "tz_ms", 0]
     return [*flat, "hours", msgspec.json.encode(rules.hours).decode(), *stored_hours(rules.hours, now_ms)]
 
 
-def stored_hours(hours: OpeningHours, now_ms: int) -> list[str | int]:
+def stored_hours(hours: OpeningHours, now_ms: int) -> list[Field]:
     """The coming open spans, as far ahead as they are written at once, and the place's offset. A flow that never opens
     again gets one span that is over."""
     coming = spans(hours, now_ms) or [(0, 1)]

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from switchroom.errors import SwitchroomError
-from switchroom.queue.codec import Record
+from switchroom.queue.codec import Own, Standing
 from switchroom.store import Store, keys
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,8 @@ class Given(msgspec.Struct, frozen=True, array_like=True):
     owner: str
     task_id: str = ""
     token: int = 0
-    record: Record | None = None
+    standing: Standing | None = None
+    own: Own | None = None
     payload: str = ""
 
 

@@ -26,9 +26,9 @@ IDS = "ids"  # hash: caller ID -> its task that has not ended
 IDEMPOTENCY = "idem:"  # + key: string, the digest and the answer (MessagePack)
 EVENTS = "events"  # stream: every change of state, an entry a run (MessagePack); sockets and records read it
 OUTBOX = "outbox"  # stream: the events of calls with a callback URL, or of a flow with webhook endpoints
-CONFIG = "conf"  # hash: enabled, lines and the like, and the sequence
+CONFIG = "conf"  # hash: the rules (MessagePack), enabled and the like, the sequence, the figures of the open minute
 STATS = "stats"  # hash: counters; + ":" + yyyymmdd for a day's
-ENDED = "ended"  # sorted set: ended task IDs by their end, for retention
+ENDED = "ended"  # sorted set: tasks that ended together (\x1f between them) by their end, for retention
 DEAD = "dead"  # sorted set: dead letters by their end; calls whose last attempt failed
 LANE = (
     "lane:"  # + skills: sorted set like `pending`, of calls that need these skills; `lanes` is the set of their names
@@ -42,7 +42,7 @@ IDLE = (
 )
 WAITING = "waiting"  # hash: waiting holder and its process -> until when, and on what terms
 GIVEN = "given"  # sorted set: task and token of calls that were given to a waiting holder and have not arrived
-MINUTE = "minute:"  # + minute: hash, counters of one minute; a closed one has a short life
+MINUTE = "minute:"  # + minute: hash, counters of one minute that is over; has a short life
 INBOX = "w:"  # + process: list, what was given to the waiting holders of this process, and whom to wake
 
 

@@ -1,19 +1,20 @@
--- The state of one run, and the ways in and out of the store. Files follow in this order: base, line, record, figures,
--- wake, time, one verb each, run. All of it is set up once a server; `begin` (run.lua) resets what belongs to one run.
+-- The state of one run, and the ways in and out of the store. Files follow in this order: base, line, figures, record,
+-- history, moves, wake, time, one verb each, run. All of it is set up once a server; `begin` (run.lua) resets what belongs to one run.
 local call = redis.call
 local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
 local pack = cmsgpack.pack
 
 local K, now, now_text -- the flow's key prefix with its hash tag; the server's time in ms, as a number and as text
-local settings, numbers, known_lanes, stirred, moves, records, writes, changes, endings, hooked, over_with, tally, longest, aht
+local settings, numbers, known_lanes, stirred, moves, known, written, writes, changed, hooked, over_with, tally, longest, aht
 local verbs = {}
 
-local function text(number) return string.format('%.0f', number) end
+-- A whole number.
+local function text(number) return string.format('%d', number) end
 
 local SEPARATOR = '\31' -- between the skills of a set, and between a holder and a task; no skill may hold it
 
 -- What a run changes in the indexes is written together, before the next look at one of them: a batch of calls costs a
--- command an index, not a command a call.
+-- command an index, not a command a call. Of each index `removed` is written first, then `added`: scores and members.
 local MOST_WORDS = 1000
 local function bulk(command, key, words)
   for first = 1, #words, MOST_WORDS do
@@ -21,34 +22,48 @@ local function bulk(command, key, words)
   end
 end
 
+local function write_moves(index, m)
+  if #m.removed > 0 then bulk('ZREM', K .. index, m.removed) end
+  if #m.added > 0 then bulk('ZADD', K .. index, m.added) end
+end
+
 local function flush()
   local changed = moves
   moves = nil
-  for index, members in pairs(changed) do
-    local key = K .. index
-    local added, removed = {}, {}
-    for id, score in pairs(members) do
-      if score then
-        added[#added + 1] = score
-        added[#added + 1] = id
-      else
-        removed[#removed + 1] = id
-      end
-    end
-    if #removed > 0 then bulk('ZREM', key, removed) end
-    if #added > 0 then bulk('ZADD', key, added) end
+  for index, m in pairs(changed) do write_moves(index, m) end
+end
+
+local function moves_of(index)
+  if not moves then moves = {} end
+  local m = moves[index]
+  if not m then
+    m = { added = {}, removed = {} }
+    moves[index] = m
+  end
+  return m
+end
+
+-- Puts members into a sorted set of the flow, all at this score.
+local function put_in(index, members, score)
+  local added = moves_of(index).added
+  local n = #added
+  for i = 1, #members do
+    added[n + 1], added[n + 2] = score, members[i]
+    n = n + 2
   end
 end
 
--- Puts a member into a sorted set of the flow at this score, or takes it out (false).
-local function place_in(index, id, score)
-  if not moves then moves = {} end
-  local members = moves[index]
-  if not members then
-    members = {}
-    moves[index] = members
+-- Takes members out of a sorted set of the flow.
+local function take_out(index, members)
+  local m = moves_of(index)
+  if #m.added > 0 then
+    write_moves(index, m)
+    m = { added = {}, removed = {} }
+    moves[index] = m
   end
-  members[id] = score
+  local removed = m.removed
+  local n = #removed
+  for i = 1, #members do removed[n + i] = members[i] end
 end
 
 -- Every look at an index passes here.
@@ -57,13 +72,13 @@ local function look(...)
   return call(...)
 end
 
--- The flow's settings, read once a run at most.
-local NAMES = { 'lines', 'enabled', 'aht_ms', 'sl_ms', 'open', 'hooks', 'short_ms', 'wrap_ms', 'retry_ms', 'relax',
-  'backoff_ms', 'tz_ms', 'days', 'minute', 'max_wait_ms' }
+-- The flow's settings, read once a run at most: the map `rules`, and beside it what changes on its own.
+local BESIDE = { 'enabled', 'open', 'tz_ms', 'hooks', 'aht_ms', 'minute', 'figures' }
 local function word(name)
   if not settings then
-    settings = {}
-    for i, value in ipairs(call('HMGET', K .. 'conf', unpack(NAMES))) do settings[NAMES[i]] = value end
+    local values = call('HMGET', K .. 'conf', 'rules', unpack(BESIDE))
+    settings = values[1] and cmsgpack.unpack(values[1]) or {}
+    for i, beside in ipairs(BESIDE) do settings[beside] = values[i + 1] end
   end
   return settings[name]
 end

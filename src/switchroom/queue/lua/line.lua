@@ -26,12 +26,12 @@ local function stand(id, need, score)
     call('SADD', K .. 'lanes', lane)
     known_lanes = nil
   end
-  place_in(lane_index(lane), id, score)
+  put_in(lane_index(lane), { id }, score)
   return lane
 end
 
-local function leave(id, lane)
-  place_in(lane_index(lane), id, false)
+local function leave(ids, lane)
+  take_out(lane_index(lane), ids)
   if lane ~= '' and look('EXISTS', K .. lane_index(lane)) == 0 then
     call('SREM', K .. 'lanes', lane)
     known_lanes = nil
@@ -63,22 +63,30 @@ local function covers(skills, need)
 end
 
 -- The first calls of the lanes that these skills may serve (nil: of every lane), best first, at most `most` a lane:
--- a list of {task, score, lane}.
+-- their tasks, and the lane of each.
 local function heads(skills, most)
+  local served = {}
+  if not skills or skills:sub(1, 1) ~= '@' then served[1] = '' end
+  if skills ~= '' then
+    for _, lane in ipairs(lanes()) do
+      if not skills or lane == MIXED or covers(skills, lane) then served[#served + 1] = lane end
+    end
+  end
+  local ids, lane_of = {}, {}
+  if #served == 1 then -- they stand in order already
+    local lane = served[1]
+    ids = look('ZRANGE', K .. lane_index(lane), 0, most - 1)
+    for i = 1, #ids do lane_of[i] = lane end
+    return ids, lane_of
+  end
   local found = {}
-  local function from_lane(lane)
+  for _, lane in ipairs(served) do
     local rows = look('ZRANGE', K .. lane_index(lane), 0, most - 1, 'WITHSCORES')
     for i = 1, #rows, 2 do found[#found + 1] = { rows[i], tonumber(rows[i + 1]), lane } end
   end
-  if not skills or skills:sub(1, 1) ~= '@' then from_lane('') end
-  local plain = #found
-  if skills ~= '' then
-    for _, lane in ipairs(lanes()) do
-      if not skills or lane == MIXED or covers(skills, lane) then from_lane(lane) end
-    end
-  end
-  if #found > plain and #found > 1 then table.sort(found, function(a, b) return a[2] < b[2] end) end
-  return found
+  table.sort(found, function(a, b) return a[2] < b[2] end)
+  for i, head in ipairs(found) do ids[i], lane_of[i] = head[1], head[3] end
+  return ids, lane_of
 end
 
 -- Milliseconds until a line is free for the call at this place (1 is next).

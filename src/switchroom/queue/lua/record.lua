@@ -1,9 +1,14 @@
--- One call's record: an array in MessagePack under `c:` + task, whose places (STATE, CALLER, …) and defaults stand above
--- this file; places at its end that hold their defaults are left out. What the call carries unchanged is under `p:` + task.
--- Loaded once a run, moved by events of the table, and written once at the end of the run.
-
--- Which index holds the calls of a state; pending ones stand in the line.
-local INDEX = { scheduled = 'scheduled', offered = 'held', live = 'held', wrapup = 'wrapup', ended = 'ended' }
+-- Calls as they are stored, under `c:` + task: how a call stands (an array in MessagePack, with its length before it, whose
+-- places STATE, MOST, … and their defaults stand above this file), what is its own (OWN), and the lines of its history. What
+-- a call carries unchanged is under `p:` + task.
+--
+-- Calls of a batch mostly stand alike to the last byte. So a run works with calls that stand alike, as one: what becomes
+-- of them is worked out once, and written for each. Most verbs load one call. `c` is always such calls:
+--   f: how they stand | from: the state in which the indexes have them | n: how many they are | lines: history to be added
+-- and of each its place in: ids | keys | tails: its own, with its history | sinces | callers | expiries (nil: none expires)
+local sub = string.sub
+local OWN = '<I8I8I4c0I8I8I4c0' -- waiting since, expires (0: never), caller, sequence, enqueued, the place told last
+local OWN_HEAD = '<I8I8I4c0'
 
 local function get(c, place)
   local value = c.f[place]
@@ -15,330 +20,189 @@ local function put(c, place, value)
   local f = c.f
   for gap = #f + 1, place - 1 do f[gap] = DEFAULTS[gap] end
   f[place] = value
-  c.packed = nil
+  c.stored = nil
 end
 
-local function known(id, stored)
-  local f = cmsgpack.unpack(stored)
-  local c = { id = id, f = f, from = f[STATE], packed = stored }
-  records[id] = c
+-- A list with room for as many values as there are tasks: one that grows is copied again and again. To be filled.
+local function roomy(ids) return { unpack(ids, 1, min(#ids, MOST_WORDS)) } end
+
+local function standing(f, ids)
+  return { f = f, from = f[STATE], n = 0, lines = '', ids = roomy(ids), keys = roomy(ids), tails = roomy(ids),
+    sinces = roomy(ids), callers = roomy(ids) }
+end
+
+local function enrol(c, id, key, tail)
+  local i = c.n + 1
+  c.n = i
+  c.ids[i], c.keys[i], c.tails[i] = id, key, tail
+  local expires
+  c.sinces[i], expires, c.callers[i] = struct.unpack(OWN_HEAD, tail)
+  if expires > 0 then
+    if not c.expiries then c.expiries = {} end
+    c.expiries[i] = expires
+  end
+end
+
+-- The records as they are stored now.
+local function stored(c)
+  if not c.stored then
+    local o, how = c.own, pack(c.f)
+    if o then
+      c.tails[1] = struct.pack(OWN, o.since, o.expires, #o.caller, o.caller, o.sequence, o.enqueued, #o.told, o.told) .. o.past
+    end
+    local head, rows = struct.pack('<I4', #how) .. how, roomy(c.ids)
+    for i = 1, c.n do rows[i] = head .. c.tails[i] .. c.lines end
+    c.stored = rows
+  end
+  return c.stored
+end
+
+-- Has the records written at the end of the run.
+local function write(c)
+  if not c.written then
+    c.written = true
+    written[#written + 1] = c
+  end
+  c.stored = nil
+end
+
+-- Writes every record that changed, and frees the callers' IDs of the calls that are over.
+local function write_records()
+  for _, c in ipairs(written) do
+    local n = #writes
+    local keys, rows = c.keys, stored(c)
+    for i = 1, c.n do
+      writes[n + 1], writes[n + 2] = keys[i], rows[i]
+      n = n + 2
+    end
+    c.written = false
+  end
+  for first = 1, #writes, MOST_WORDS do call('MSET', unpack(writes, first, min(first + MOST_WORDS - 1, #writes))) end
+  for _, c in ipairs(over_with) do
+    for first = 1, c.n, MOST_WORDS do
+      local free, last = {}, min(first + MOST_WORDS - 1, c.n)
+      for i, id in ipairs(call('HMGET', K .. 'ids', unpack(c.callers, first, last))) do
+        if id == c.ids[first + i - 1] then free[#free + 1] = c.callers[first + i - 1] end
+      end
+      if #free > 0 then call('HDEL', K .. 'ids', unpack(free)) end
+    end
+  end
+  written, writes, over_with = {}, {}, {}
+end
+
+local function read(ids)
+  local keys, rows = roomy(ids), {}
+  for i = 1, #ids do keys[i] = K .. 'c:' .. ids[i] end
+  if #keys <= MOST_WORDS then
+    if #keys > 0 then rows = call('MGET', unpack(keys)) end
+    return keys, rows
+  end
+  for first = 1, #keys, MOST_WORDS do
+    for i, row in ipairs(call('MGET', unpack(keys, first, min(first + MOST_WORDS - 1, #keys)))) do
+      rows[first + i - 1] = row
+    end
+  end
+  return keys, rows
+end
+
+local function one(id, key, row)
+  local own = 5 + struct.unpack('<I4', row)
+  local c = standing(cmsgpack.unpack(sub(row, 5, own - 1)), { id })
+  enrol(c, id, key, sub(row, own))
+  c.stored = { row }
+  known[id] = c
   return c
 end
 
+-- One call by itself, loaded once a run; nil where it is unknown.
 local function load(id)
-  if records[id] then return records[id] end
-  local stored = call('GET', K .. 'c:' .. id)
-  return stored and known(id, stored) or nil
+  if known[id] then return known[id] end
+  local key = K .. 'c:' .. id
+  local row = call('GET', key)
+  return row and one(id, key, row) or nil
 end
 
 -- Reads many at once, so that `load` finds them.
 local function fetch(ids)
-  local wanted, missing = {}, {}
+  local wanted = {}
   for _, id in ipairs(ids) do
-    if not records[id] then
-      wanted[#wanted + 1] = K .. 'c:' .. id
-      missing[#missing + 1] = id
+    if not known[id] then wanted[#wanted + 1] = id end
+  end
+  local keys, rows = read(wanted)
+  for i, id in ipairs(wanted) do
+    if rows[i] then one(id, keys[i], rows[i]) end
+  end
+end
+
+-- Loads calls and returns those that stand alike together, and the tasks of all that are known, in which each has its place
+-- (`at`). They are what is stored: so what the run changed before is written first.
+local function alike(ids)
+  write_records()
+  known = {}
+  local keys, rows = read(ids)
+  local found, by_standing, there = {}, {}, {}
+  local c, head
+  for i = 1, #ids do
+    local row = rows[i]
+    if row then
+      if not head or sub(row, 1, #head) ~= head then
+        head = sub(row, 1, 4 + struct.unpack('<I4', row))
+        c = by_standing[head]
+        if not c then
+          c = standing(cmsgpack.unpack(sub(head, 5)), #found == 0 and ids or {}) -- mostly the first are all
+          c.at = {}
+          by_standing[head] = c
+          found[#found + 1] = c
+        end
+      end
+      enrol(c, ids[i], keys[i], sub(row, #head + 1))
+      there[#there + 1] = ids[i]
+      c.at[c.n] = #there
     end
   end
-  for first = 1, #wanted, MOST_WORDS do
-    for i, stored in ipairs(call('MGET', unpack(wanted, first, min(first + MOST_WORDS - 1, #wanted)))) do
-      if stored then known(missing[first + i - 1], stored) end
+  local first = found[1]
+  if first then
+    for _, list in ipairs({ first.ids, first.keys, first.tails, first.sinces, first.callers }) do
+      for i = #list, first.n + 1, -1 do list[i] = nil end
     end
   end
+  return found, there
+end
+
+-- What is a single call's own. Whoever changes it calls `put_own`.
+local function own(c)
+  if not c.own then
+    local since, expires, caller, sequence, enqueued, told, past = struct.unpack(OWN, c.tails[1])
+    c.own = { since = since, expires = expires, caller = caller, sequence = sequence, enqueued = enqueued, told = told,
+      past = sub(c.tails[1], past) }
+  end
+  return c.own
+end
+
+local function put_own(c, name, value)
+  local o = own(c)
+  o[name] = value
+  c.sinces[1], c.expiries = o.since, o.expires > 0 and { o.expires } or nil
+  c.stored = nil
 end
 
 -- A call that is not in the queue yet.
 local function create(id, caller, priority, sequence, need, expires, most, hook, since, payload)
-  local c = { id = id, from = '', f = { '', caller, sequence, now, most }, payload = payload }
-  records[id] = c
+  local c = { f = { '', most }, from = '', n = 1, lines = '', ids = { id }, keys = { K .. 'c:' .. id }, tails = {},
+    sinces = { since }, callers = { caller }, expiries = expires > 0 and { expires } or nil, payload = payload,
+    own = { since = since, expires = expires, caller = caller, sequence = sequence, enqueued = now, told = '', past = '' } }
+  known[id] = c
   if priority ~= 0 then put(c, PRIORITY, priority) end
-  if since ~= now then put(c, SINCE, since) end
   if need ~= '' then put(c, NEED, need) end
   if hook ~= '' then put(c, HOOK, hook) end
-  if expires ~= 0 then put(c, EXPIRES, expires) end
   call('HSET', K .. 'ids', caller, id)
   writes[#writes + 1] = K .. 'p:' .. id
   writes[#writes + 1] = payload
   return c
 end
 
+-- Of a single call.
 local function payload_of(c)
-  if not c.payload then c.payload = call('GET', K .. 'p:' .. c.id) end
+  if not c.payload then c.payload = call('GET', K .. 'p:' .. c.ids[1]) end
   return c.payload
 end
-
-local function since_of(c)
-  local since = c.f[SINCE] or 0
-  return since > 0 and since or c.f[ENQUEUED]
-end
-
--- One line of a call's history, an array that ends with its last value: time, state, cause, attempt, owner, reason, detail.
-local function line_of_history(state, cause, attempt, owner, reason, detail)
-  local head = '[' .. now_text .. ',"' .. state .. '",' .. cjson.encode(cause)
-  if detail ~= '' or reason ~= '' then
-    return head .. ',' .. attempt .. ',' .. cjson.encode(owner) .. ',"' .. reason .. '",' .. cjson.encode(detail) .. ']'
-  end
-  if owner ~= '' then return head .. ',' .. attempt .. ',' .. cjson.encode(owner) .. ']' end
-  if attempt > 0 then return head .. ',' .. attempt .. ']' end
-  return head .. ']'
-end
-
--- What changed, for the event stream: changes that differ in their call alone stand together, as {state, cause, owner,
--- previous, attempt, reason, detail, {task, caller, …}}; what becomes of one call stays in order. `more` (see `step`)
--- keeps what is the same for the next call that it moves. Returns the line of the call's history.
-local CHANGES_AN_ENTRY = 32
-local function tell_change(c, event, state, previous, owner, more)
-  local f = c.f
-  local attempt = f[ATTEMPT] or 0
-  local alike = more[event]
-  if not alike or alike.previous ~= previous or alike.attempt ~= attempt or alike.owner ~= owner then
-    local cause, reason, detail = more.cause or event, more.reason or '', more.detail or ''
-    alike = { previous = previous, attempt = attempt, owner = owner, place = 0,
-      change = { state, cause, owner, previous, attempt, reason, detail },
-      line = line_of_history(state, cause, attempt, owner, reason, detail) }
-    more[event] = alike
-  end
-  local calls = alike.calls
-  if alike.place <= (c.change or 0) or #calls >= CHANGES_AN_ENTRY * 2 then
-    local change = { unpack(alike.change) }
-    calls = {}
-    change[8] = calls
-    alike.calls, alike.place = calls, #changes + 1
-    changes[alike.place] = change
-  end
-  c.change = alike.place
-  calls[#calls + 1] = c.id
-  calls[#calls + 1] = f[CALLER]
-  if f[HOOK] == '1' then hooked = true end
-  return alike.line
-end
-
--- Of something that changes no state.
-local function keep_in_history(c, line)
-  local past = c.f[PAST] or ''
-  put(c, PAST, past == '' and line or past .. ',' .. line)
-end
-
--- The outbox holds only what a webhook may want (a run that touches no call with a callback URL, in a flow without
--- endpoints, writes none), and is emptied by whoever turned an entry into messages: unlike the event stream it never
--- forgets by length.
-local function write_changes()
-  local outbox = hooked or conf('hooks', 0) > 0
-  local entry, many = {}, 0
-  local function write_entry()
-    local stored = pack(entry)
-    local id = call('XADD', K .. 'events', 'MAXLEN', '~', 50000, '*', 'b', stored)
-    if outbox then call('XADD', K .. 'outbox', id, 'b', stored) end
-    entry, many = {}, 0
-  end
-  for _, alike in ipairs(changes) do
-    local more = #alike[8] / 2
-    if many + more > CHANGES_AN_ENTRY then write_entry() end
-    entry[#entry + 1] = alike
-    many = many + more
-  end
-  write_entry()
-end
-
--- Moves a loaded call by an event. `more` holds: owner, cause, reason, detail, score (in the new state's index); several
--- calls that the same becomes of share it. Returns the new state, or nil where the table does not allow it.
-local function step(c, event, more)
-  local f = c.f
-  local before = f[STATE]
-  local after = T[before][event]
-  if not after then return nil end
-  local owner_before, live = f[OWNER] or '', f[LIVE] or 0
-  local owner = more.owner or owner_before
-  local line = tell_change(c, event, after, before, owner, more)
-  f[STATE] = after
-  local past = f[PAST] or ''
-  f[PAST] = past == '' and line or past .. ',' .. line
-  c.score = more.score or c.score
-  local reason = more.reason or ''
-  if reason ~= '' then put(c, REASON, reason) end
-  if more.detail and more.detail ~= '' then put(c, DETAIL, more.detail) end
-  if after == 'offered' then
-    put(c, OFFERED, now)
-  elseif after == 'live' then
-    if live == 0 then answered(since_of(c)) end -- a second attempt is no second answer
-    put(c, LIVE, now)
-  elseif after == 'wrapup' then
-    put(c, WRAPUP, now)
-  elseif after == 'ended' then
-    put(c, ENDED, now)
-    over(reason, live, since_of(c))
-  end
-  if before == 'live' and live > 0 then
-    if after == 'wrapup' or after == 'ended' then handled(live) end
-    local rest = conf('wrap_ms', 0)
-    if rest > 0 and after == 'wrapup' then
-      place_in('rest', c.id, text(now + rest))
-      place_in('available', owner, text(now + rest))
-    end
-  end
-  if after == 'pending' or after == 'scheduled' then owner = '' end
-  if owner ~= owner_before then put(c, OWNER, owner) end
-  return after
-end
-
-local function relaxes(c)
-  local need = get(c, NEED)
-  return need ~= '' and need:sub(1, 1) ~= '@' and word('relax') and word('relax') ~= ''
-end
-
--- Has the record written at the end of the run.
-local function write(c)
-  if not c.written then
-    c.written = true
-    records[#records + 1] = c
-  end
-  c.packed = nil
-end
-
--- The record as it is stored.
-local function packed(c)
-  if not c.packed then c.packed = pack(c.f) end
-  return c.packed
-end
-
--- Notes the record to be written, and changes its place in the indexes.
-local function save(c)
-  local f, from, id = c.f, c.from, c.id
-  local to = f[STATE]
-  local index_before, index = INDEX[from], INDEX[to]
-  if from == 'pending' then
-    leave(id, f[LANE] or '')
-    if to ~= 'pending' and (f[NEED] or '') ~= '' then place_in('relax', id, false) end
-    if (f[JOINED] or 0) > 0 then place_in('joined', id, false) end
-  elseif from ~= '' and index_before ~= index then
-    place_in(index_before, id, false)
-  end
-  if to == 'pending' then
-    local lane = stand(id, get(c, NEED), order(get(c, PRIORITY), f[SEQUENCE]))
-    if lane ~= get(c, LANE) then put(c, LANE, lane) end
-    if relaxes(c) then place_in('relax', id, now_text) end
-    stirred = true
-  elseif to == 'ended' then
-    place_in(c.dead and 'dead' or 'ended', id, now_text)
-    over_with[#over_with + 1] = c
-  elseif c.score then
-    place_in(index, id, c.score)
-  end
-  if (f[EXPIRES] or 0) > 0 and (f[LIVE] or 0) == 0 then
-    place_in('expiry', id, (to == 'pending' or to == 'scheduled') and text(f[EXPIRES]))
-  end
-  if index_before == 'held' and index ~= 'held' then stirred = true end
-  c.from = to
-  write(c)
-end
-
--- Writes every record that changed, and frees the callers' IDs of the calls that are over.
-local function write_records()
-  for _, c in ipairs(records) do
-    writes[#writes + 1] = K .. 'c:' .. c.id
-    writes[#writes + 1] = packed(c)
-  end
-  for first = 1, #writes, MOST_WORDS do call('MSET', unpack(writes, first, min(first + MOST_WORDS - 1, #writes))) end
-  for first = 1, #over_with, MOST_WORDS do
-    local callers, free = {}, {}
-    for i = first, min(first + MOST_WORDS - 1, #over_with) do callers[#callers + 1] = over_with[i].f[CALLER] end
-    for i, id in ipairs(call('HMGET', K .. 'ids', unpack(callers))) do
-      if id == over_with[first + i - 1].id then free[#free + 1] = callers[i] end
-    end
-    if #free > 0 then call('HDEL', K .. 'ids', unpack(free)) end
-  end
-end
-
-local function move(c, event, more)
-  local after = step(c, event, more)
-  if after then save(c) end
-  return after
-end
-
--- The place of a pending call as it is told, its estimate in ms, and whether it was overtaken.
-local function tell_place(c)
-  local rank = get(c, PRIORITY)
-  local place, overtaken, told = tell(ahead(order(rank, c.f[SEQUENCE])) + 1, rank, get(c, TOLD))
-  if told ~= '' then
-    put(c, TOLD, told)
-    write(c)
-  end
-  return place, estimate(place), overtaken
-end
-
--- Is this hold still the call's? Every write of a holder passes here: an older token (a number) is refused.
-local function holds(c, owner, token)
-  if not c or get(c, OWNER) ~= owner or get(c, TOKEN) ~= token then return false end
-  local state = c.f[STATE]
-  return state == 'offered' or state == 'live' or state == 'wrapup'
-end
-
--- After an unanswered offer or a refusal the same holder is not offered the same call for a while, each
--- time twice as long, at most five minutes.
-local MOST_BACKOFF_MS = 300000
-local function back_off(c)
-  local first, owner = conf('backoff_ms', 5000), get(c, OWNER)
-  if first <= 0 or owner == '' then return end
-  local refusals, at = get(c, REFUSALS), 1
-  while refusals[at] and refusals[at] ~= owner do at = at + 2 end
-  local times = (refusals[at + 1] or 0) + 1
-  put(c, REFUSALS, { unpack(refusals) })
-  c.f[REFUSALS][at], c.f[REFUSALS][at + 1] = owner, times
-  place_in('backoff', owner .. SEPARATOR .. c.id, text(now + min(MOST_BACKOFF_MS, first * 2 ^ min(times - 1, 16))))
-end
-
--- An attempt that came to nothing (its holder died, or nobody answered): back to its place, after the flow's delay; the
--- last one ends the call, and puts it among the dead letters.
-local function fail_attempt(c, cause, reason, detail)
-  local failures = get(c, FAILURES) + 1
-  put(c, FAILURES, failures)
-  if failures >= c.f[MOST] then
-    c.dead = true
-    move(c, 'exhausted', { reason = reason, cause = cause, detail = detail })
-    return
-  end
-  local delay = conf('retry_ms', 0)
-  if delay > 0 then
-    move(c, 'postponed', { cause = cause, detail = detail, score = text(now + delay) })
-  else
-    move(c, cause, { detail = detail })
-  end
-end
-
--- The holder closes a call. A verb that ended it before (complete, cancel) has set the reason, and it stays.
-local function finish(c, reason, detail, outcome, result)
-  local f = c.f
-  if outcome ~= '' then put(c, OUTCOME, outcome) end
-  if result ~= '' then put(c, RESULT, result) end
-  if f[STATE] == 'wrapup' and (f[REASON] or '') ~= '' then reason = f[REASON] end
-  local key = detail == '' and reason or reason .. SEPARATOR .. detail
-  local more = endings[key]
-  if not more then
-    more = { reason = reason, detail = detail, score = now_text }
-    endings[key] = more
-  end
-  if f[STATE] == 'live' then step(c, 'hung_up', more) end
-  return move(c, 'finished', more)
-end
-
--- How a holder gets calls, which it must answer within `offer` ms (0: whenever), or has answered already. `grace` is what
--- is left of the lease if the holder does not say soon that a call reached it (nil: it asked for it and knows).
-local function terms_of(owner, lease, offer, at_once, grace)
-  local answer_by = (offer > 0 and at_once ~= '1') and now + offer or 0
-  local until_ms = now + (grace and min(lease, grace) or lease)
-  if answer_by > 0 then until_ms = min(until_ms, answer_by) end
-  return { at_once = at_once == '1', answer_by = answer_by, more = { owner = owner, score = text(until_ms) } }
-end
-
--- Gives a call to a holder.
-local function take(c, terms, token)
-  put(c, ATTEMPT, (c.f[ATTEMPT] or 0) + 1)
-  put(c, TOKEN, token)
-  if terms.answer_by ~= get(c, ANSWER_BY) then put(c, ANSWER_BY, terms.answer_by) end
-  step(c, 'claimed', terms.more)
-  if terms.at_once then step(c, 'answered', terms.more) end
-  save(c)
-end
-
--- The next fencing tokens of the flow, `many` of them; returns the first.
-local function tokens(many) return call('HINCRBY', K .. 'conf', 'token', many) - many + 1 end

@@ -5,7 +5,7 @@ local function begin(key)
   now = clock[1] * 1000 + floor(clock[2] / 1000)
   now_text = text(now)
   settings, known_lanes, moves, stirred, hooked, aht, longest = nil, nil, nil, false, false, nil, 0
-  numbers, records, writes, changes, over_with, tally, endings = {}, {}, {}, {}, {}, {}, {}
+  numbers, known, written, writes, changed, over_with, tally = {}, {}, {}, {}, {}, {}, {}
 end
 
 return function(keys, args)
@@ -13,8 +13,8 @@ return function(keys, args)
   local reply = verbs[args[1]](unpack(cmsgpack.unpack(args[2])))
   if stirred then wake_holders() end
   if moves then flush() end
-  if #records > 0 then write_records() end
-  if #changes > 0 then write_changes() end
+  write_records()
+  write_changes()
   write_figures()
   return reply
 end

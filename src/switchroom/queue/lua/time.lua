@@ -9,8 +9,8 @@ local function due(index)
   if #ids == 0 then return found end
   fetch(ids)
   for _, id in ipairs(ids) do
-    local c = records[id]
-    if c then found[#found + 1] = c else place_in(index, id, false) end
+    local c = known[id]
+    if c then found[#found + 1] = c else take_out(index, { id }) end
   end
   return found
 end
@@ -20,12 +20,12 @@ local function relax()
   local steps = {}
   for s in (word('relax') or ''):gmatch('%d+') do steps[#steps + 1] = tonumber(s) * 1000 end
   for _, c in ipairs(due('relax')) do
-    local id = c.id
-    place_in('relax', id, false)
+    local id = c.ids[1]
+    take_out('relax', c.ids)
     if c.f[STATE] == 'pending' and get(c, NEED) ~= '' then
-      leave(id, get(c, LANE))
+      leave(c.ids, get(c, LANE))
       local skills, kept = cjson.decode(payload_of(c)).skills or {}, {}
-      local dropped, following, since = 0, nil, since_of(c)
+      local dropped, following, since = 0, nil, c.sinces[1]
       for _, after in ipairs(steps) do
         if now - since >= after then dropped = dropped + 1 elseif not following then following = after end
       end
@@ -33,9 +33,9 @@ local function relax()
       table.sort(kept)
       local need = table.concat(kept, SEPARATOR)
       put(c, NEED, need)
-      put(c, LANE, stand(id, need, order(get(c, PRIORITY), c.f[SEQUENCE])))
+      put(c, LANE, stand(id, need, order(get(c, PRIORITY), own(c).sequence)))
       write(c)
-      if need ~= '' and following then place_in('relax', id, text(since + following)) end
+      if need ~= '' and following then put_in('relax', c.ids, text(since + following)) end
       stirred = true
     end
   end
@@ -44,15 +44,15 @@ end
 local function tick()
   for _, c in ipairs(due('expiry')) do
     if not move(c, 'expired', { reason = 'expired', detail = 'not started before its expiresAt' }) then
-      place_in('expiry', c.id, false)
+      take_out('expiry', c.ids)
     end
   end
   for _, c in ipairs(due('scheduled')) do move(c, 'due', {}) end
   for _, c in ipairs(due('held')) do
     local owner, answer_by = get(c, OWNER), get(c, ANSWER_BY)
-    local given = c.id .. SEPARATOR .. text(get(c, TOKEN))
+    local given = c.ids[1] .. SEPARATOR .. text(get(c, TOKEN))
     if look('ZSCORE', K .. 'given', given) then
-      place_in('given', given, false)
+      take_out('given', { given })
       move(c, 'released', { cause = 'not_taken', detail = owner .. ' was given the call and did not take it' })
     elseif c.f[STATE] == 'offered' and answer_by > 0 and answer_by <= now then
       back_off(c)

@@ -37,7 +37,8 @@ local function longest_idle(profiles, id, need, refusals)
   return best, best_skills
 end
 
--- What a process reads from its inbox: the holder's name, and where it got a call also task, token, record and payload.
+-- What a process reads from its inbox: the holder's name, and where it got a call also task, token, how the call stands,
+-- what is its own, and its payload.
 local function notify(inbox, message)
   call('RPUSH', K .. 'w:' .. inbox, pack(message))
   call('PEXPIRE', K .. 'w:' .. inbox, 60000)
@@ -55,10 +56,11 @@ local function find_holder(profiles, id, need, refusals)
       local owner, inbox = waiter:match(WAITER)
       if direct == '1' then
         local c = load(id)
-        local token = tokens(1)
+        local token = next_token()
         take(c, terms_of(owner, tonumber(lease), tonumber(offer), at_once, GRACE_MS), token)
-        place_in('given', id .. SEPARATOR .. token, now_text)
-        notify(inbox, { owner, id, token, c.f, payload_of(c) })
+        put_in('given', { id .. SEPARATOR .. text(token) }, now_text)
+        local o = own(c)
+        notify(inbox, { owner, id, token, c.f, { o.since, o.expires, o.caller, o.sequence, o.enqueued, o.told }, payload_of(c) })
       else
         notify(inbox, { owner })
       end
@@ -76,8 +78,9 @@ local function wake_holders()
   if free < 1 then return end
   local refusals = look('EXISTS', K .. 'backoff') == 1
   local nobody = {} -- needs that no holder who waits meets
-  for _, head in ipairs(heads(nil, min(free, MOST_AT_ONCE))) do
-    local id, need = head[1], head[3]
+  local ids, lane_of = heads(nil, min(free, MOST_AT_ONCE))
+  for i, id in ipairs(ids) do
+    local need = lane_of[i]
     if need == MIXED then need = get(load(id), NEED) end
     if not nobody[need] then
       if find_holder(profiles, id, need, refusals) then free = free - 1 else nobody[need] = not refusals end

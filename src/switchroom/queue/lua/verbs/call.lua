@@ -5,5 +5,5 @@ function verbs.call(id)
   if not c then return {} end
   local place, wait_ms, overtaken = 0, 0, 0
   if c.f[STATE] == 'pending' then place, wait_ms, overtaken = tell_place(c) end
-  return { packed(c), payload_of(c), place, wait_ms, overtaken }
+  return { stored(c)[1], payload_of(c), place, wait_ms, overtaken }
 end

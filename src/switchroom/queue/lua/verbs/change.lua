@@ -9,31 +9,30 @@ function verbs.change(id, priority, not_before, expires, detail)
   if before ~= 'pending' and before ~= 'scheduled' then return { 'conflict', before } end
 
   if expires ~= '' then
-    put(c, EXPIRES, expires)
-    if expires == 0 then place_in('expiry', id, false) end
+    put_own(c, 'expires', expires)
+    if expires == 0 then take_out('expiry', c.ids) end
   end
   if priority ~= '' and priority ~= get(c, PRIORITY) then
     put(c, PRIORITY, priority)
-    put(c, TOLD, '') -- it stands elsewhere: what it was told before does not hold
+    put_own(c, 'told', '') -- it stands elsewhere: what it was told before does not hold
   end
   if not_before ~= '' then
     if not_before > now then
       if before == 'pending' then event = 'postponed' end
       put(c, NOT_BEFORE, not_before)
-      put(c, SINCE, waits_from(not_before))
+      put_own(c, 'since', waits_from(not_before))
       c.score = text(not_before)
     elseif before == 'scheduled' then
       event = 'due'
       put(c, NOT_BEFORE, 0)
-      put(c, SINCE, waits_from(now))
+      put_own(c, 'since', waits_from(now))
     end
   end
 
-  local more = { cause = 'changed', detail = detail }
   if event then
-    move(c, event, more)
+    move(c, event, { cause = 'changed', detail = detail })
   else
-    keep_in_history(c, tell_change(c, 'changed', before, before, '', more))
+    tell_change(c, before, 'changed', before, '', '', detail)
     save(c)
   end
 

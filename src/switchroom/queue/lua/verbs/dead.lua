@@ -5,7 +5,7 @@ function verbs.dead(first, last)
   local page = {}
   for _, id in ipairs(look('ZREVRANGE', K .. 'dead', first, last)) do
     local c = load(id)
-    page[#page + 1] = { id, packed(c), payload_of(c) }
+    page[#page + 1] = { id, stored(c)[1], payload_of(c) }
   end
   return { look('ZCARD', K .. 'dead'), page }
 end

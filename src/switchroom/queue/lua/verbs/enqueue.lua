@@ -18,7 +18,7 @@ function verbs.enqueue(id, caller, payload, priority, not_before, expires, most,
   end
 
   local function answer(how, c)
-    local reply = { c.id, c.f[STATE], waiting or pending_count(), 0, 0, 0 }
+    local reply = { c.ids[1], c.f[STATE], waiting or pending_count(), 0, 0, 0 }
     if c.f[STATE] == 'pending' then
       reply[4], reply[5], reply[6] = tell_place(c)
     end

@@ -12,8 +12,8 @@ function verbs.hold(what, id, owner, token, ...)
     if state == 'wrapup' then return lost() end
     local until_ms = now + first
     if state == 'offered' and answer_by > 0 then until_ms = min(until_ms, answer_by) end
-    if what == 'took' then place_in('given', id .. SEPARATOR .. token, false) end
-    place_in('held', id, text(until_ms))
+    if what == 'took' then take_out('given', { id .. SEPARATOR .. text(token) }) end
+    put_in('held', c.ids, text(until_ms))
   elseif what == 'answer' then
     if state == 'live' then return { 'ok', 'live' } end
     local late = answer_by > 0 and answer_by <= now
@@ -26,7 +26,7 @@ function verbs.hold(what, id, owner, token, ...)
     if not after then move(c, 'cancelled', { reason = first, detail = second, cause = 'hung_up' }) end
   elseif what == 'note' then -- something that changes no state: it stands between the changes, in their order
     if state ~= 'live' then return lost() end
-    keep_in_history(c, tell_change(c, first, state, state, owner, { detail = second }))
+    tell_change(c, state, first, state, owner, '', second)
     write(c)
   elseif what == 'release' then
     if not move(c, 'released', { cause = first, detail = second }) then return lost() end

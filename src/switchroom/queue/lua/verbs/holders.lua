@@ -18,6 +18,6 @@ function verbs.holders()
     for _, id in ipairs(look('ZRANGE', K .. index, 0, MOST - 1)) do ids[#ids + 1] = id end
   end
   fetch(ids)
-  for i, id in ipairs(ids) do held[i] = { id, packed(load(id)) } end
+  for i, id in ipairs(ids) do held[i] = { id, stored(load(id))[1] } end
   return { waiting, resting, held }
 end

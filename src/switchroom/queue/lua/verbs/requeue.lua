@@ -10,7 +10,7 @@ function verbs.requeue(dead_id, id, alone)
     return { 'ok', back, c and c.f[STATE] or 'ended' }
   end
   if not look('ZSCORE', K .. 'dead', dead_id) then return { 'state', dead.f[STATE] } end
-  local caller = dead.f[CALLER]
+  local caller = dead.callers[1]
   if alone == '1' then
     local other = call('HGET', K .. 'ids', caller)
     local c = other and load(other)
@@ -21,12 +21,12 @@ function verbs.requeue(dead_id, id, alone)
   local skills = payload.skills or {}
   table.sort(skills)
   local need = payload.cc and '@cc' or table.concat(skills, SEPARATOR)
-  local c = create(id, caller, get(dead, PRIORITY), dead.f[SEQUENCE], need, 0, dead.f[MOST], get(dead, HOOK), now, stored)
+  local c = create(id, caller, get(dead, PRIORITY), own(dead).sequence, need, 0, dead.f[MOST], get(dead, HOOK), now, stored)
   put(c, CAME_FROM, dead_id)
   move(c, 'requeued', { detail = 'again, after ' .. dead_id })
   put(dead, CAME_BACK, id)
   write(dead)
-  place_in('dead', dead_id, false)
-  place_in('ended', dead_id, now_text)
+  take_out('dead', dead.ids)
+  forget_later(dead.ids)
   return { 'ok', id, c.f[STATE] }
 end

@@ -9,19 +9,19 @@ function verbs.stats(minutes, first_day, last_day)
     for _ = 1, 20 do -- the head of each priority has waited longest among its own
       local row = look('ZRANGEBYSCORE', K .. index, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
       if #row == 0 then return end
-      oldest = max(oldest, now - since_of(load(row[1])))
+      oldest = max(oldest, now - load(row[1]).sinces[1])
       from = text((floor(row[2] / BAND) + 1) * BAND)
     end
   end
   from_lane('pending')
   for _, lane in ipairs(lanes()) do from_lane(lane_index(lane)) end
   write_figures() -- of what `tick` just did
-  tally, aht, settings, numbers = {}, nil, nil, {}
-  local open = conf('minute', 0)
-  local of_open = call('HGETALL', K .. 'minute:' .. text(open))
+  local open, of_open = conf('minute', 0), flat(of_open_minute())
   local window, days = {}, {}
   local minute = floor(now / 60000)
-  for i = 0, minutes - 1 do window[#window + 1] = call('HGETALL', K .. 'minute:' .. text(minute - i)) end
+  for i = 0, minutes - 1 do
+    window[i + 1] = minute - i == open and of_open or call('HGETALL', K .. 'minute:' .. text(minute - i))
+  end
   for day = first_day, last_day do
     local of_it = call('HGETALL', K .. 'stats:' .. text(day))
     local also = text(day) == day_of(open) and of_open or {}

@@ -10,7 +10,7 @@ function verbs.status(from, most)
     for _, id in ipairs(look('ZRANGE', K .. index, 0, 999)) do ids[#ids + 1] = id end
   end
   fetch(ids)
-  for _, id in ipairs(ids) do held[#held + 1] = { id, packed(load(id)) } end
+  for _, id in ipairs(ids) do held[#held + 1] = { id, stored(load(id))[1] } end
 
   from = from == '' and '-inf' or '(' .. from
   local found = {}
@@ -28,22 +28,18 @@ function verbs.status(from, most)
   for i, id in ipairs(ids) do
     local c = load(id)
     place = place + 1
-    local shown, overtaken, told = place, 0, get(c, TOLD)
+    local shown, overtaken, told = place, 0, own(c).told
     if told ~= '' then shown, overtaken = tell(place, get(c, PRIORITY), told) end
-    page[i] = { id, packed(c), shown, estimate(shown), overtaken }
+    page[i] = { id, stored(c)[1], shown, estimate(shown), overtaken }
   end
   local more = #found > most and text(found[most][2]) or ''
 
-  if #changes > 0 then
-    write_changes() -- of what `tick` just did: the answer names the last one
-    changes = {}
-  end
+  write_changes() -- of what `tick` just did: the answer names the last one
   write_figures()
-  tally, aht, settings, numbers = {}, nil, nil, {}
   local last = call('XREVRANGE', K .. 'events', '+', '-', 'COUNT', 1)
   local open, opens = opening()
   return { conf('enabled', 1), conf('lines', 4), pending_count(), look('ZCARD', K .. 'scheduled'), held, page,
-    { call('HGETALL', K .. 'stats'), call('HGETALL', K .. 'minute:' .. text(conf('minute', 0))) },
+    { call('HGETALL', K .. 'stats'), flat(of_open_minute()) },
     last[1] and last[1][1] or '0-0', text(conf('aht_ms', 120000)), now_text, free_lines(), conf('sl_ms', 20000),
     open and 1 or 0, text(opens), more, look('ZCARD', K .. 'dead') }
 end

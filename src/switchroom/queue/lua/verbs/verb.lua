@@ -17,11 +17,9 @@ function verbs.verb(what, id, ...)
   end
 
   if what == 'clear' then
-    local found, ids, gone = heads(nil, first), {}, 0
-    for i = 1, min(first, #found) do ids[i] = found[i][1] end
-    fetch(ids)
-    for _, id in ipairs(ids) do
-      if move(load(id), 'removed', { reason = 'removed', cause = 'cleared' }) then gone = gone + 1 end
+    local ids, gone = heads(nil, first), 0
+    for _, c in ipairs(alike({ unpack(ids, 1, min(first, #ids)) })) do
+      if move(c, 'removed', { reason = 'removed', cause = 'cleared' }) then gone = gone + c.n end
     end
     return { 'ok', gone, pending_count() }
   end
