@@ -66,7 +66,9 @@ class Program:
             stdout=subprocess.PIPE if self.ready is not None else subprocess.DEVNULL,
             stderr=self.log.open("a") if self.log else subprocess.DEVNULL,
             text=True,
-            start_new_session=True,
+            # A group, to be ended as one, but no session: the kernel's autogroups share a core among sessions, and there
+            # one that runs only where nothing else wants to (`awake`) would have its half.
+            process_group=0,
         )
         if self.ready is not None:
             self._wait_ready()
