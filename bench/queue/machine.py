@@ -66,8 +66,8 @@ class Program:
             stdout=subprocess.PIPE if self.ready is not None else subprocess.DEVNULL,
             stderr=self.log.open("a") if self.log else subprocess.DEVNULL,
             text=True,
-            # A group, to be ended as one, but no session: the kernel's autogroups share a core among sessions, and there
-            # one that runs only where nothing else wants to (`awake`) would have its half.
+            # A group, to be ended as one, but no session: the kernel shares a core among sessions (autogroups), and
+            # one that runs only where nothing else wants to (`awake`) would get its half.
             process_group=0,
         )
         if self.ready is not None:

@@ -22,30 +22,33 @@ local function bulk(command, key, words)
   end
 end
 
-local function write_moves(index, m)
-  if #m.removed > 0 then bulk('ZREM', K .. index, m.removed) end
-  if #m.added > 0 then bulk('ZADD', K .. index, m.added) end
+local function write_moves(key)
+  local m = moves[key]
+  moves[key] = nil
+  if #m.removed > 0 then bulk('ZREM', key, m.removed) end
+  if #m.added > 0 then bulk('ZADD', key, m.added) end
 end
 
 local function flush()
-  local changed = moves
-  moves = nil
-  for index, m in pairs(changed) do write_moves(index, m) end
+  while true do
+    local key = next(moves)
+    if not key then return end
+    write_moves(key)
+  end
 end
 
-local function moves_of(index)
-  if not moves then moves = {} end
-  local m = moves[index]
+local function moves_of(key)
+  local m = moves[key]
   if not m then
     m = { added = {}, removed = {} }
-    moves[index] = m
+    moves[key] = m
   end
   return m
 end
 
 -- Puts members into a sorted set of the flow, all at this score.
 local function put_in(index, members, score)
-  local added = moves_of(index).added
+  local added = moves_of(K .. index).added
   local n = #added
   for i = 1, #members do
     added[n + 1], added[n + 2] = score, members[i]
@@ -55,21 +58,17 @@ end
 
 -- Takes members out of a sorted set of the flow.
 local function take_out(index, members)
-  local m = moves_of(index)
-  if #m.added > 0 then
-    write_moves(index, m)
-    m = { added = {}, removed = {} }
-    moves[index] = m
-  end
-  local removed = m.removed
+  local key = K .. index
+  if #moves_of(key).added > 0 then write_moves(key) end
+  local removed = moves_of(key).removed
   local n = #removed
   for i = 1, #members do removed[n + i] = members[i] end
 end
 
 -- Every look at an index passes here.
-local function look(...)
-  if moves then flush() end
-  return call(...)
+local function look(command, key, ...)
+  if moves[key] then write_moves(key) end
+  return call(command, key, ...)
 end
 
 -- The flow's settings, read once a run at most: the map `rules`, and beside it what changes on its own.

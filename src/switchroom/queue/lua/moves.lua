@@ -101,10 +101,11 @@ local function move(c, event, more)
   return after
 end
 
--- The place of a pending call as it is told, its estimate in ms, and whether it was overtaken.
-local function tell_place(c)
+-- The place of a pending call as it is told, its estimate in ms, and whether it was overtaken. `alone`: nobody else waits.
+local function tell_place(c, alone)
   local rank, mine = get(c, PRIORITY), own(c)
-  local place, overtaken, told = tell(ahead(order(rank, mine.sequence)) + 1, rank, mine.told)
+  local place, overtaken, told = 1, 0, '1:0:1'
+  if not alone then place, overtaken, told = tell(ahead(order(rank, mine.sequence)) + 1, rank, mine.told) end
   if told ~= '' then
     put_own(c, 'told', told)
     write(c)

@@ -4,15 +4,15 @@ local function begin(key)
   local clock = call('TIME')
   now = clock[1] * 1000 + floor(clock[2] / 1000)
   now_text = text(now)
-  settings, known_lanes, moves, stirred, hooked, aht, longest = nil, nil, nil, false, false, nil, 0
-  numbers, known, written, writes, changed, over_with, tally = {}, {}, {}, {}, {}, {}, {}
+  settings, known_lanes, stirred, hooked, aht, longest = nil, nil, false, false, nil, 0
+  moves, numbers, known, written, writes, changed, over_with, tally = {}, {}, {}, {}, {}, {}, {}, {}
 end
 
 return function(keys, args)
   begin(keys[1])
   local reply = verbs[args[1]](unpack(cmsgpack.unpack(args[2])))
   if stirred then wake_holders() end
-  if moves then flush() end
+  flush()
   write_records()
   write_changes()
   write_figures()

@@ -20,7 +20,7 @@ function verbs.enqueue(id, caller, payload, priority, not_before, expires, most,
   local function answer(how, c)
     local reply = { c.ids[1], c.f[STATE], waiting or pending_count(), 0, 0, 0 }
     if c.f[STATE] == 'pending' then
-      reply[4], reply[5], reply[6] = tell_place(c)
+      reply[4], reply[5], reply[6] = tell_place(c, how == 'ok' and waiting == 1)
     end
     if known_key ~= '' then call('SET', key, pack({ digest, how == 'joined', reply }), 'EX', key_s) end
     return { how, unpack(reply) }
