@@ -419,7 +419,8 @@ async def test_an_agents_tools_in_a_session_that_was_renewed(dial: Dial) -> None
     assert at > 0 and output["output"] == "lamps: three left"
     later = server.sessions[at]
     assert told(later, "message")[0]["content"][0]["text"] == "Yes?"  # what was heard before
-    assert later.of_type("session.update")[0]["session"]["tools"] == []  # the opening: nobody was to answer yet
+    first = server.sessions[1].of_type("session.update")[0]  # the opening: nobody was to answer yet
+    assert first["session"]["tools"] == []
     assert [tool["name"] for tool in later.of_type("session.update")[-1]["session"]["tools"]] == ["stock"]
     answered = nodes(line)[-1].output
     used = {"tool": "stock", "toolInput": {"item": "lamps"}, "toolOutput": "lamps: three left"}
