@@ -410,7 +410,7 @@ async def test_finishing_and_claiming_is_one_step(queue: Queue) -> None:
     await queue.cancel(FLOW, stolen.task_id)
     await queue.finish(stolen, EndReason.CANCELLED)
     done = [Finished(held=held, outcome="sold", result={"n": 1}) for held in first]
-    held, lost = await queue.turn_over(FLOW, "w", done, limit=10, answered=True)
+    held, lost = await queue.turn_over(FLOW, "w", [*done, done[0]], limit=10, answered=True)
     assert [one.task_id for one in held] == tasks[3:]
     assert lost == [stolen.task_id]
     ended = (await queue.detail(FLOW, tasks[0])).call
@@ -420,6 +420,8 @@ async def test_finishing_and_claiming_is_one_step(queue: Queue) -> None:
     assert [change.state for change in (await queue.detail(FLOW, tasks[0])).history] == [
         State.PENDING, State.OFFERED, State.LIVE, State.WRAPUP, State.ENDED,
     ]  # fmt: skip
+    causes = [event.cause for event in await queue.events(FLOW) if event.task_id == tasks[0]]
+    assert causes == ["enqueued", "claimed", "answered", "hung_up", "finished"]  # once, though it was named twice
 
 
 async def test_after_a_call_the_line_and_its_holder_rest(queue: Queue) -> None:

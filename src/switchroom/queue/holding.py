@@ -160,12 +160,12 @@ class Holding:
     ) -> tuple[list[Held], list[str]]:
         """Closes calls and claims the next ones in one step. Returns what it holds now, and the tasks of those of
         `finished` whose hold was lost: they were not written."""
-        alike: dict[tuple[int, str, str, str, str], list[str]] = {}
+        alike: dict[tuple[int, str, str, str, str], dict[str, None]] = {}
         for one in finished:
             end = (one.held.token, one.reason, one.detail, one.outcome, encode_json(one.result))
-            alike.setdefault(end, []).append(one.held.task_id)
+            alike.setdefault(end, {})[one.held.task_id] = None
         terms = (lease_ms, offer_ms, limit, answered, skill_set(skills), False)
-        reply = await self._claim(flow_id, owner, terms, finished=[(*end, tasks) for end, tasks in alike.items()])
+        reply = await self._claim(flow_id, owner, terms, finished=[(*end, list(tasks)) for end, tasks in alike.items()])
         done = (one.held for one in finished)
         return reply.held, [held.task_id for held in done if (held.task_id, held.token) in reply.lost]
 
